@@ -1,0 +1,254 @@
+//! `coef_hist(coefs, range [, bins])`: a histogram of each component over one range.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StructArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::logical_expr::function::AccumulatorArgs;
+
+use super::aggregate::Aggregate;
+use super::arguments::{constant, failed, literal, number, number_list, structure};
+use super::convert::ArrowValue;
+use super::rows::{Rows, Values};
+use super::udf::{Described, GroupFunction};
+use crate::math::{Histogram, Range};
+use crate::schema;
+
+/// The paper's number of bins.
+const BINS: i64 = 70;
+
+/// Returns [`schema::coef_hist`].
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct CoefHist;
+
+impl Described for CoefHist {
+    const USAGE: &'static str =
+        "coef_hist(coefs LIST of numbers, range STRUCT<lo, hi> [, bins INTEGER]) or coef_hist(coefs, lo, hi [, bins])";
+    const SECTION: &'static str = "Histograms and shift";
+    const DESCRIPTION: &'static str = "Uniform histograms of the components over one range, by numpy.histogram's rule: half-open \
+        bins, the last one closed. STRUCT lo, hi, n and n_skipped (filters), below and above (coefficients outside the range), \
+        counts[d][bins]. NULL where the range is NULL.";
+    const ARGUMENTS: &'static [(&'static str, &'static str)] = &[
+        ("coefs", "Coefficients, as pca_transform returns them. NULL and non-finite filters are left out and counted."),
+        ("range", "What coef_range returned, the same for all groups; or two numbers, lo < hi."),
+        ("bins", "Number of bins, a literal; 70 as in the paper by default."),
+    ];
+    const EXAMPLE: &'static str = "SELECT task, coef_hist(filter_scale(weights), -1, 1, 10) FROM filters GROUP BY task";
+
+    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+        let [coefs, first, rest @ ..] = found else { return None };
+        let coefs = number_list(coefs)?;
+        let by_range = |bins: &[DataType]| Some(([structure(first, schema::coef_range())?].to_vec(), bins.to_vec()));
+        let (mut bounds, bins) = match (first, rest) {
+            (DataType::Struct(_) | DataType::Null, [] | [_]) => by_range(rest)?,
+            (_, [hi, bins @ ..]) => (vec![number(first)?, number(hi)?], bins.to_vec()),
+            _ => return None,
+        };
+        match bins.as_slice() {
+            [] => {}
+            [bins] if bins.is_integer() || *bins == DataType::Null => bounds.push(DataType::Int64),
+            _ => return None,
+        }
+        bounds.insert(0, coefs);
+        Some(bounds)
+    }
+}
+
+impl GroupFunction for CoefHist {
+    type Aggregate = Count;
+
+    fn return_type(&self, _arguments: &[DataType]) -> DataType {
+        schema::coef_hist()
+    }
+
+    fn state_type(&self, _arguments: &[FieldRef]) -> DataType {
+        state_type()
+    }
+
+    fn aggregate(&self, arguments: &AccumulatorArgs) -> Result<Count> {
+        let exprs = arguments.exprs;
+        let by_range = matches!(arguments.expr_fields[1].data_type(), DataType::Struct(_));
+        let n_bounds = if by_range { 1 } else { 2 };
+        let bins = match exprs.get(1 + n_bounds).map(literal) {
+            None => BINS,
+            Some(Some(ScalarValue::Int64(Some(bins)))) => bins,
+            Some(Some(_)) => return plan_err!("coef_hist: expected a number of bins, found NULL"),
+            Some(None) => return plan_err!("coef_hist: bins must be a literal, found {}", exprs[1 + n_bounds]),
+        };
+        let bins = usize::try_from(bins).unwrap_or(0);
+        let bounds: Option<Vec<ScalarValue>> = exprs[1..=n_bounds].iter().map(literal).collect();
+        let range = match bounds {
+            Some(bounds) => Bounds::Literal(to_range(&bounds)?),
+            None => Bounds::Columns(n_bounds),
+        };
+        // Planning is the time to refuse what no batch can mend.
+        if let Bounds::Literal(Some(range)) = range {
+            Histogram::new(range.lo, range.hi, bins, 1).map_err(failed("coef_hist"))?;
+        }
+        Ok(Count { range, bins })
+    }
+}
+
+/// Counts coefficients.
+#[derive(Debug)]
+pub(crate) struct Count {
+    range: Bounds,
+    bins: usize,
+}
+
+/// Where the range comes from.
+#[derive(Debug)]
+enum Bounds {
+    /// From the plan; `None`: it is NULL, as that of no filters is.
+    Literal(Option<Range>),
+    /// From that many columns, which must be constant.
+    Columns(usize),
+}
+
+fn to_range(bounds: &[ScalarValue]) -> Result<Option<Range>> {
+    match bounds {
+        [range @ ScalarValue::Struct(_)] => Range::from_scalar(range),
+        [ScalarValue::Float64(Some(lo)), ScalarValue::Float64(Some(hi))] => {
+            Ok(Some(Range { lo: *lo, hi: *hi, ..Range::default() }))
+        }
+        bounds if bounds.iter().any(ScalarValue::is_null) => Ok(None),
+        other => exec_err!("coef_hist: expected a range, found {other:?}"),
+    }
+}
+
+impl Count {
+    fn range(&self, arguments: &[ArrayRef]) -> Result<Option<Range>> {
+        match self.range {
+            Bounds::Literal(range) => Ok(range),
+            Bounds::Columns(n) => {
+                let bounds: Vec<ScalarValue> = arguments[1..=n]
+                    .iter()
+                    .map(|column| constant("coef_hist", "range", column))
+                    .collect::<Result<_>>()?;
+                to_range(&bounds)
+            }
+        }
+    }
+}
+
+/// The histogram, and the rows that were skipped before a list told its length.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    histogram: Option<Histogram>,
+    n_skipped: u64,
+}
+
+impl Counts {
+    pub(super) fn merge(&mut self, other: Counts) -> Result<()> {
+        self.n_skipped += other.n_skipped;
+        match (&mut self.histogram, other.histogram) {
+            (Some(mine), Some(theirs)) => mine.merge(&theirs).map_err(failed("coef_hist"))?,
+            (mine @ None, theirs) => *mine = theirs,
+            (Some(_), None) => {}
+        }
+        Ok(())
+    }
+}
+
+impl Aggregate for Count {
+    type State = Counts;
+
+    fn update(&self, state: &mut Counts, arguments: &[ArrayRef]) -> Result<()> {
+        let rows = Rows::new(&arguments[0])?;
+        let Some(range) = self.range(arguments)? else { return Ok(()) };
+        if rows.d == 0 {
+            state.n_skipped += rows.len as u64;
+            return Ok(());
+        }
+        let histogram = match &mut state.histogram {
+            Some(histogram) => histogram,
+            none => none.insert(
+                Histogram::new(range.lo, range.hi, self.bins, rows.d).map_err(failed("coef_hist"))?,
+            ),
+        };
+        if (histogram.lo(), histogram.hi()) != (range.lo, range.hi) {
+            return exec_err!(
+                "coef_hist: expected one range for all rows, found [{}, {}] and [{}, {}]",
+                histogram.lo(),
+                histogram.hi(),
+                range.lo,
+                range.hi
+            );
+        }
+        match &rows.values {
+            Values::F32(values) => histogram.update(values, rows.d),
+            Values::F64(values) => histogram.update(values, rows.d),
+        }
+        .map_err(failed("coef_hist"))
+    }
+
+    fn merge(&self, state: &mut Counts, other: Counts) -> Result<()> {
+        state.merge(other)
+    }
+
+    fn encode(&self, states: Vec<Counts>) -> Result<ArrayRef> {
+        encode(states)
+    }
+
+    fn decode(&self, column: &ArrayRef, row: usize) -> Result<Counts> {
+        decode(column, row)
+    }
+
+    fn evaluate(&self, states: Vec<Counts>) -> Result<ArrayRef> {
+        evaluate(states)
+    }
+
+    fn heap_size(&self, state: &Counts) -> usize {
+        heap_size(state)
+    }
+}
+
+pub(super) fn state_type() -> DataType {
+    DataType::Struct(state_fields())
+}
+
+fn state_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("hist", schema::coef_hist(), true),
+        Field::new("n_skipped", DataType::Int64, false),
+    ])
+}
+
+pub(super) fn encode(states: Vec<Counts>) -> Result<ArrayRef> {
+    let skipped: Int64Array = states.iter().map(|state| Some(state.n_skipped as i64)).collect();
+    let histograms: Vec<Option<Histogram>> = states.into_iter().map(|state| state.histogram).collect();
+    let columns = vec![Histogram::encode(&histograms)?, Arc::new(skipped) as ArrayRef];
+    Ok(Arc::new(StructArray::try_new(state_fields(), columns, None)?))
+}
+
+pub(super) fn decode(column: &ArrayRef, row: usize) -> Result<Counts> {
+    let Some(state) = column.as_struct_opt().filter(|state| state.fields() == &state_fields()) else {
+        return exec_err!("expected {} as the state of an aggregate, found {}", state_type(), column.data_type());
+    };
+    let n_skipped = state.column(1).as_primitive::<Int64Type>().value(row);
+    Ok(Counts { histogram: Histogram::decode(state.column(0), row)?, n_skipped: n_skipped.try_into().unwrap_or(0) })
+}
+
+pub(super) fn evaluate(states: Vec<Counts>) -> Result<ArrayRef> {
+    let histograms: Vec<Option<Histogram>> = states
+        .into_iter()
+        .map(|state| {
+            let mut histogram = state.histogram?;
+            histogram.skip(state.n_skipped);
+            Some(histogram)
+        })
+        .collect();
+    Histogram::encode(&histograms)
+}
+
+pub(super) fn heap_size(state: &Counts) -> usize {
+    state.histogram.as_ref().map_or(0, |histogram| histogram.counts().len() * size_of::<u64>())
+}
+
+/// A state of one histogram, as `coef_hist_merge` starts from.
+impl From<Histogram> for Counts {
+    fn from(histogram: Histogram) -> Self {
+        Counts { histogram: Some(histogram), n_skipped: 0 }
+    }
+}

@@ -1,0 +1,112 @@
+//! `pca_fit(weights)`: principal components of the filters of a group.
+
+use arrow::array::ArrayRef;
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::{Result, exec_err};
+use datafusion::logical_expr::function::AccumulatorArgs;
+
+use super::aggregate::Aggregate;
+use super::arguments::{failed, number_list};
+use super::convert::ArrowValue;
+use super::rows::{Rows, Values};
+use super::udf::{Described, GroupFunction};
+use crate::math::{self, Moments};
+use crate::schema;
+
+/// Returns [`schema::pca_fit`].
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PcaFit;
+
+impl Described for PcaFit {
+    const USAGE: &'static str = "pca_fit(weights LIST of numbers)";
+    const SECTION: &'static str = "Principal components";
+    const DESCRIPTION: &'static str = "Principal component analysis of the filters of a group, with scikit-learn's names: \
+        n, n_skipped, mean[d], components[d][d] (rows), explained_variance[d], explained_variance_ratio[d]. Covariance over \
+        n - 1; in each component the entry of largest absolute value is positive. NULL for fewer than two filters.";
+    const ARGUMENTS: &'static [(&'static str, &'static str)] =
+        &[("weights", "Filters of one length. NULL and non-finite ones are left out and counted in n_skipped.")];
+    const EXAMPLE: &'static str = "SELECT task, pca_fit(filter_scale(weights)) FROM filters GROUP BY task";
+
+    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+        let [weights] = found else { return None };
+        Some(vec![number_list(weights)?])
+    }
+}
+
+impl GroupFunction for PcaFit {
+    type Aggregate = Fit;
+
+    fn return_type(&self, _arguments: &[DataType]) -> DataType {
+        schema::pca_fit()
+    }
+
+    fn state_type(&self, _arguments: &[FieldRef]) -> DataType {
+        schema::moments()
+    }
+
+    fn aggregate(&self, _arguments: &AccumulatorArgs) -> Result<Fit> {
+        Ok(Fit)
+    }
+}
+
+/// Moments of the rows; their principal components in the end.
+#[derive(Debug)]
+pub(crate) struct Fit;
+
+impl Aggregate for Fit {
+    type State = Moments;
+
+    fn update(&self, state: &mut Moments, arguments: &[ArrayRef]) -> Result<()> {
+        let rows = Rows::new(&arguments[0])?;
+        if rows.d == 0 {
+            state.skip(rows.len as u64);
+            return Ok(());
+        }
+        match &rows.values {
+            Values::F32(values) => state.update(values, rows.d),
+            Values::F64(values) => state.update(values, rows.d),
+        }
+        .map_err(failed("pca_fit"))
+    }
+
+    fn merge(&self, state: &mut Moments, other: Moments) -> Result<()> {
+        state.merge(&other).map_err(failed("pca_fit"))
+    }
+
+    fn encode(&self, states: Vec<Moments>) -> Result<ArrayRef> {
+        encode(states)
+    }
+
+    fn decode(&self, column: &ArrayRef, row: usize) -> Result<Moments> {
+        decode(column, row)
+    }
+
+    fn evaluate(&self, states: Vec<Moments>) -> Result<ArrayRef> {
+        evaluate(&states)
+    }
+
+    fn heap_size(&self, state: &Moments) -> usize {
+        heap_size(state)
+    }
+}
+
+pub(super) fn encode(states: Vec<Moments>) -> Result<ArrayRef> {
+    Moments::encode(&states.into_iter().map(Some).collect::<Vec<_>>())
+}
+
+pub(super) fn decode(column: &ArrayRef, row: usize) -> Result<Moments> {
+    match Moments::decode(column, row)? {
+        Some(moments) => Ok(moments),
+        None => exec_err!("expected moments as the state of an aggregate, found NULL"),
+    }
+}
+
+/// The principal components of each group; NULL where there are fewer than two filters.
+pub(super) fn evaluate(states: &[Moments]) -> Result<ArrayRef> {
+    math::Pca::encode(&states.iter().map(math::pca).collect::<Vec<_>>())
+}
+
+/// Bytes on the heap.
+pub(super) fn heap_size(state: &Moments) -> usize {
+    (state.mean().len() + state.comoment().len()) * size_of::<f64>()
+}

@@ -1,0 +1,86 @@
+//! `pca_merge(moments)`: principal components from stored moments, without a scan of filters.
+
+use arrow::array::{Array, ArrayRef};
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::Result;
+use datafusion::logical_expr::function::AccumulatorArgs;
+
+use super::aggregate::Aggregate;
+use super::arguments::{failed, structure};
+use super::convert::ArrowValue;
+use super::pca_fit::{decode, encode, evaluate, heap_size};
+use super::udf::{Described, GroupFunction};
+use crate::math::Moments;
+use crate::schema;
+
+/// Returns [`schema::pca_fit`].
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PcaMerge;
+
+impl Described for PcaMerge {
+    const USAGE: &'static str = "pca_merge(moments STRUCT<n, n_skipped, mean, comoment>)";
+    const SECTION: &'static str = "Stored states";
+    const DESCRIPTION: &'static str = "Merges the exact moments that `layers` holds and returns what pca_fit returns over the \
+        filters behind them, without reading one.";
+    const ARGUMENTS: &'static [(&'static str, &'static str)] =
+        &[("moments", "`moments` (raw weights) or `moments_scaled` of `layers`; NULL is passed over.")];
+    const EXAMPLE: &'static str = "SELECT task, pca_merge(moments_scaled) FROM layers GROUP BY task";
+
+    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+        let [moments] = found else { return None };
+        Some(vec![structure(moments, schema::moments())?])
+    }
+}
+
+impl GroupFunction for PcaMerge {
+    type Aggregate = Merge;
+
+    fn return_type(&self, _arguments: &[DataType]) -> DataType {
+        schema::pca_fit()
+    }
+
+    fn state_type(&self, _arguments: &[FieldRef]) -> DataType {
+        schema::moments()
+    }
+
+    fn aggregate(&self, _arguments: &AccumulatorArgs) -> Result<Merge> {
+        Ok(Merge)
+    }
+}
+
+/// Adds up moments.
+#[derive(Debug)]
+pub(crate) struct Merge;
+
+impl Aggregate for Merge {
+    type State = Moments;
+
+    fn update(&self, state: &mut Moments, arguments: &[ArrayRef]) -> Result<()> {
+        for row in 0..arguments[0].len() {
+            if let Some(moments) = Moments::decode(&arguments[0], row)? {
+                state.merge(&moments).map_err(failed("pca_merge"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn merge(&self, state: &mut Moments, other: Moments) -> Result<()> {
+        state.merge(&other).map_err(failed("pca_merge"))
+    }
+
+    fn encode(&self, states: Vec<Moments>) -> Result<ArrayRef> {
+        encode(states)
+    }
+
+    fn decode(&self, column: &ArrayRef, row: usize) -> Result<Moments> {
+        decode(column, row)
+    }
+
+    fn evaluate(&self, states: Vec<Moments>) -> Result<ArrayRef> {
+        evaluate(&states)
+    }
+
+    fn heap_size(&self, state: &Moments) -> usize {
+        heap_size(state)
+    }
+}

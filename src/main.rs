@@ -1,1 +1,7 @@
-fn main(){}
+//! Arguments to the command line's face, its result to an exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    filterdb::cli::main()
+}

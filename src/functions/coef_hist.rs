@@ -9,7 +9,7 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
 use super::arguments::{constant, failed, literal, number, number_list, structure};
-use super::convert::ArrowValue;
+use crate::convert::ArrowValue;
 use super::rows::{Rows, Values};
 use super::udf::{Described, GroupFunction};
 use crate::math::{Histogram, Range};

@@ -6,8 +6,8 @@ use datafusion::common::Result;
 use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
-use super::arguments::number_list;
-use super::convert::ArrowValue;
+use super::arguments::{failed, number_list};
+use crate::convert::ArrowValue;
 use super::rows::{Rows, Values};
 use super::udf::{Described, GroupFunction};
 use crate::math::Range;
@@ -62,6 +62,7 @@ impl Aggregate for Bounds {
                 Values::F32(values) => state.update(values, rows.d),
                 Values::F64(values) => state.update(values, rows.d),
             }
+            .map_err(failed("coef_range"))?;
         }
         Ok(())
     }
@@ -80,7 +81,7 @@ impl Aggregate for Bounds {
     }
 
     fn evaluate(&self, states: Vec<Range>) -> Result<ArrayRef> {
-        Range::encode(&states.into_iter().map(|range| (!range.is_empty()).then_some(range)).collect::<Vec<_>>())
+        Range::encode(&states.into_iter().map(|range| range.bounds().map(|(lo, hi)| Range { lo, hi, ..range })).collect::<Vec<_>>())
     }
 
     fn heap_size(&self, _state: &Range) -> usize {

@@ -7,10 +7,12 @@ use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
+use ndarray::NdFloat;
+
 use super::arguments::number_list;
 use super::rows::{Rows, Values};
 use super::udf::{Described, RowFunction};
-use crate::math::{self, Float};
+use crate::math;
 
 /// The paper's scale of a filter (Fig. 6), a Float64.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -47,8 +49,8 @@ impl RowFunction for FilterRange {
     }
 }
 
-fn ranges<T: Float>(values: &[T], rows: &Rows<'_>) -> Vec<f64> {
-    let mut out = vec![T::default(); rows.len];
+fn ranges<T: NdFloat + Into<f64>>(values: &[T], rows: &Rows<'_>) -> Vec<f64> {
+    let mut out = vec![T::zero(); rows.len];
     if rows.d > 0 {
         math::range(values, rows.d, &mut out);
     }

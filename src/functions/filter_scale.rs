@@ -8,10 +8,12 @@ use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
+use ndarray::NdFloat;
+
 use super::arguments::number_list;
 use super::rows::{Rows, Values};
 use super::udf::{Described, RowFunction};
-use crate::math::{self, Float};
+use crate::math;
 
 /// The result has the type of the argument: scaling float32 weights is a float32 division, as in the paper.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -47,8 +49,8 @@ impl RowFunction for FilterScale {
     }
 }
 
-fn scaled<T: Float>(values: &[T], d: usize) -> Vec<T> {
-    let mut out = vec![T::default(); values.len()];
+fn scaled<T: NdFloat>(values: &[T], d: usize) -> Vec<T> {
+    let mut out = vec![T::zero(); values.len()];
     if d > 0 {
         math::scale(values, d, &mut out);
     }

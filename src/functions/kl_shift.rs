@@ -8,7 +8,7 @@ use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use super::arguments::{failed, number_list, structure};
-use super::convert::ArrowValue;
+use crate::convert::ArrowValue;
 use super::udf::{Described, RowFunction};
 use crate::math::{self, Histogram};
 use crate::schema;

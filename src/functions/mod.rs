@@ -6,7 +6,6 @@
 
 mod aggregate;
 mod arguments;
-mod convert;
 mod rows;
 mod udf;
 
@@ -24,7 +23,6 @@ mod sym_kl_shift;
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 
-pub(crate) use convert::ArrowValue;
 pub(crate) use interleave::interleave;
 
 /// A SQL function of this crate.

@@ -7,7 +7,7 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
 use super::arguments::{failed, number_list};
-use super::convert::ArrowValue;
+use crate::convert::ArrowValue;
 use super::rows::{Rows, Values};
 use super::udf::{Described, GroupFunction};
 use crate::math::{self, Moments};

@@ -7,7 +7,7 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
 use super::arguments::{failed, structure};
-use super::convert::ArrowValue;
+use crate::convert::ArrowValue;
 use super::pca_fit::{decode, encode, evaluate, heap_size};
 use super::udf::{Described, GroupFunction};
 use crate::math::Moments;

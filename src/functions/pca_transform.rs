@@ -3,14 +3,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, Float64Array};
+use arrow::array::{ArrayRef, Float64Array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field};
 use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
-use super::arguments::{number_list, structure};
-use super::convert::ArrowValue;
+use super::arguments::{failed, number_list, structure};
+use crate::convert::ArrowValue;
 use super::filter_scale::relist;
 use super::rows::{Rows, Values};
 use super::udf::{Described, RowFunction};
@@ -94,5 +94,5 @@ fn transform(pca: &Pca, rows: &Rows<'_>, span: Range<usize>, out: &mut [f64]) ->
         Values::F32(values) => pca.transform(&values[span], d, out),
         Values::F64(values) => pca.transform(&values[span], d, out),
     }
-    Ok(())
+    .map_err(failed("pca_transform"))
 }

@@ -11,7 +11,7 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
 use super::arguments::{failed, number_list, structure};
-use super::convert::{ArrowValue, double_lists};
+use crate::convert::{ArrowValue, double_lists};
 use super::kl_shift::doubles;
 use super::udf::{Described, GroupFunction};
 use crate::math::{self, Histogram};
@@ -203,13 +203,17 @@ impl PairColumns {
         if state.ratio.is_none() && !histograms.is_empty() {
             return exec_err!("sym_kl_shift: expected an explained_variance_ratio, found NULL");
         }
-        for pair in math::all_pairs(&histograms, ratio).map_err(failed("sym_kl_shift"))? {
-            self.a.push(state.groups[pair.a].0.clone());
-            self.b.push(state.groups[pair.b].0.clone());
-            self.n_a.push(histograms[pair.a].n() as i64);
-            self.n_b.push(histograms[pair.b].n() as i64);
-            self.shift.push(pair.shift.as_ref().map(|shift| shift.shift));
-            self.contributions.push(pair.shift.map(|shift| shift.contributions).unwrap_or_default());
+        let pairs = math::all_pairs(&histograms, ratio).map_err(failed("sym_kl_shift"))?;
+        for (a, (label_a, hist_a)) in state.groups.iter().enumerate() {
+            for (b, (label_b, hist_b)) in state.groups.iter().enumerate() {
+                let (shift, contributions) = pairs.get(a, b).unzip();
+                self.a.push(label_a.clone());
+                self.b.push(label_b.clone());
+                self.shift.push(shift);
+                self.n_a.push(hist_a.n() as i64);
+                self.n_b.push(hist_b.n() as i64);
+                self.contributions.push(contributions.unwrap_or_default().to_vec());
+            }
         }
         Ok(())
     }

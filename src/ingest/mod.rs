@@ -12,14 +12,18 @@ mod metadata;
 mod onnx;
 mod pytorch;
 mod safetensors;
+mod state_dict;
+mod tensor;
+mod walk;
 
 use ndarray::Array4;
 
 use crate::error::Result;
 
-pub use extract::{Extracted, Options, extract};
+pub use extract::{Extracted, Options, extract, extract_one, names, read, sniff};
 pub use file::ModelFile;
 pub use metadata::Metadata;
+pub use walk::walk;
 
 /// Every format, in the order in which contents are probed: the most specific signature first.
 pub static FORMATS: &[&dyn ModelReader] =

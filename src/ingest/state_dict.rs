@@ -38,8 +38,6 @@ pub(crate) enum Owner {
     Unknown,
     /// A module that is a 2-D convolution, with its groups.
     Convolution { groups: Option<usize> },
-    /// A module that is something else.
-    Other,
     /// A module that is a transposed convolution.
     Transposed,
 }
@@ -129,7 +127,6 @@ fn judge<P>(name: &str, tensor: &Named<P>, [rows, columns]: [usize; 2], bias: Op
     match tensor.owner {
         Owner::Convolution { .. } if leaf == "weight" => return Ok(()),
         Owner::Transposed if leaf == "weight" => return Err("a transposed convolution by its module".to_owned()),
-        Owner::Other if leaf == "weight" => return Err("4-D, but its module is no 2-D convolution".to_owned()),
         _ => {}
     }
     if let Some(reason) = other_meaning(name, leaf) {

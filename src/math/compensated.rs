@@ -29,6 +29,18 @@ impl Sum {
         add(&mut self.high, &mut self.low, term);
     }
 
+    /// Adds a * b without rounding the product.
+    pub(super) fn add_product(&mut self, a: f64, b: f64) {
+        let product = a * b;
+        self.add(product);
+        self.add(a.mul_add(b, -product));
+    }
+
+    /// The rounded sum and what rounding dropped from it.
+    pub(super) fn pair(self) -> (f64, f64) {
+        (self.high, self.low)
+    }
+
     /// The rounded sum.
     pub(super) fn value(self) -> f64 {
         self.high

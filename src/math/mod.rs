@@ -7,12 +7,12 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`scale`] | one filter divided by its largest weight; range of one filter |
+//! | [`mod@scale`] | one filter divided by its largest weight; range of one filter |
 //! | [`moments`] | count, mean and co-moments |
 //! | [`eigen`] | principal components of moments, coefficients of filters |
 //! | [`histogram`] | range of coefficients, uniform bins by numpy's rule |
 //! | [`kl`] | distribution shift between histograms |
-//! | [`quality`] | quality of one layer's filters |
+//! | [`mod@quality`] | quality of one layer's filters |
 
 mod compensated;
 pub mod eigen;
@@ -22,6 +22,8 @@ pub mod moments;
 pub mod quality;
 mod rows;
 pub mod scale;
+#[cfg(test)]
+mod testing;
 
 pub use eigen::{Pca, pca, transform};
 pub use histogram::{Histogram, Range};

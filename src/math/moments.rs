@@ -1,24 +1,20 @@
 //! Count, mean and co-moments of filters: the mergeable state behind every PCA.
 //!
-//! Rows are taken in blocks of 256. A block is transposed to columns of `f64` and summed in two passes, first the means,
-//! then the products of the centred columns, corrected by what the rounded means left over. A block or another state
-//! is merged by the update of Chan, Golub and LeVeque (1979), and the running values are kept as compensated pairs
-//! (see `compensated`), so the error grows neither with the number of blocks nor with the number of batches.
-//! Raw squares are never summed: an offset much larger than the spread costs nothing.
+//! Rows are taken in blocks of 256, each summed in two passes (see `block`). A block or another state is merged by the
+//! update of Chan, Golub and LeVeque (1979), and the running values are kept as compensated pairs (see `compensated`):
+//! the error grows neither with the number of blocks nor with the number of batches, so no tree of partial results is
+//! needed. Raw squares are never summed: an offset much larger than the spread costs nothing.
 
 use ndarray::Array2;
 
+use self::block::{BLOCK, Block};
 use super::{compensated, rows};
 use crate::error::{Error, Result};
 
-/// Rows of one block: its columns (18 KiB for `d` = 9) stay in the first-level cache.
-const BLOCK: usize = 256;
+mod block;
 
 /// Below this many rows a block costs more to set up than one update per row.
 const FEW: usize = 12;
-
-/// Independent partial sums of a column; also what its length is padded to.
-const LANES: usize = 8;
 
 /// Count, mean and co-moments of rows of `d` numbers, mergeable in any order.
 ///
@@ -55,9 +51,31 @@ impl Moments {
         let mut state = Moments { n_skipped, ..Moments::default() };
         state.adopt(d)?;
         if n > 0 {
+            rows::add_counts(n, 0)?;
             (state.n, state.mean, state.comoment) = (n, mean, comoment);
         }
         Ok(state)
+    }
+
+    /// The state with what rounding dropped from it, as returned by [`Moments::mean_low`] and
+    /// [`Moments::comoment_low`]: then decoding loses nothing, and components whose variances are almost equal agree
+    /// between partitionings to two more digits.
+    ///
+    /// Errors if the lengths do not fit.
+    pub fn with_low(mut self, mean_low: Vec<f64>, comoment_low: Vec<f64>) -> Result<Self> {
+        if (mean_low.len(), comoment_low.len()) != (self.mean.len(), self.comoment.len()) {
+            return Err(Error::Math(format!(
+                "expected what rounding dropped from {} means and {} co-moments, found {} and {}",
+                self.mean.len(),
+                self.comoment.len(),
+                mean_low.len(),
+                comoment_low.len()
+            )));
+        }
+        if self.n > 0 {
+            (self.mean_low, self.comoment_low) = (mean_low, comoment_low);
+        }
+        Ok(self)
     }
 
     /// Rows that entered.
@@ -90,17 +108,18 @@ impl Moments {
         if self.n < 2 {
             return None;
         }
-        let d = self.d();
         let over = (self.n - 1) as f64;
-        let mut covariance = Array2::zeros((d, d));
-        let mut packed = self.comoment.iter();
-        for i in 0..d {
-            for (j, &sum) in (i..d).zip(packed.by_ref()) {
-                covariance[[i, j]] = sum / over;
-                covariance[[j, i]] = sum / over;
-            }
-        }
-        Some(covariance)
+        Some(unpack(&self.comoment, self.d()).mapv_into(|sum| sum / over))
+    }
+
+    /// What rounding dropped from [`Moments::mean`], laid out as that.
+    pub fn mean_low(&self) -> &[f64] {
+        &self.mean_low
+    }
+
+    /// What rounding dropped from [`Moments::comoment`], laid out as that.
+    pub fn comoment_low(&self) -> &[f64] {
+        &self.comoment_low
     }
 
     /// Counts `n` rows as left out.
@@ -125,9 +144,11 @@ impl Moments {
             }
             let finite: Vec<T> = part.chunks_exact(d).filter(|row| rows::is_finite(row)).flatten().copied().collect();
             self.skip(((part.len() - finite.len()) / d) as u64);
-            if !finite.is_empty() {
-                block.load(&finite);
+            if !finite.is_empty() && block.load(&finite) {
                 self.absorb(block.sums())?;
+            } else {
+                // Nothing, or numbers so large that only their sum overflows.
+                finite.chunks_exact(d).try_for_each(|row| self.update_row(row))?;
             }
         }
         Ok(())
@@ -208,7 +229,7 @@ impl Moments {
         Ok(())
     }
 
-    /// Accounts for `n` more rows whose mean lies `delta` from the present one; their own co-moments are yet to be added.
+    /// Accounts for `n` more rows whose mean lies `delta` from the present one; not for their own co-moments.
     fn shift(&mut self, n: u64, delta: &[f64]) -> Result<()> {
         let total = rows::add_counts(self.n, n)?;
         let share = n as f64 / total as f64;
@@ -241,160 +262,6 @@ struct Sums<'a> {
     comoment_low: &'a [f64],
 }
 
-/// One block of rows as columns, and its sums. Made once for an update and filled again and again.
-struct Block {
-    /// Columns, zero from `n` to the next multiple of [`LANES`].
-    columns: Vec<[f64; BLOCK]>,
-    n: usize,
-    mean: Vec<f64>,
-    mean_low: Vec<f64>,
-    comoment: Vec<f64>,
-    comoment_low: Vec<f64>,
-}
-
-impl Block {
-    fn new(d: usize) -> Self {
-        Block {
-            columns: vec![[0.0; BLOCK]; d],
-            n: 0,
-            mean: vec![0.0; d],
-            mean_low: vec![0.0; d],
-            comoment: vec![0.0; packed(d)],
-            comoment_low: vec![0.0; packed(d)],
-        }
-    }
-
-    /// Takes 1 to [`BLOCK`] rows and sums them. False, with sums that mean nothing, if a column's sum is not finite: then
-    /// an entry may not be.
-    fn load<T: Copy + Into<f64>>(&mut self, rows: &[T]) -> bool {
-        let d = self.columns.len();
-        self.n = (rows.len() / d).min(BLOCK);
-        match <&mut [[f64; BLOCK]; 9]>::try_from(self.columns.as_mut_slice()) {
-            Ok(columns) => transpose_fixed(rows, columns),
-            Err(_) => transpose(rows, &mut self.columns),
-        }
-        let padded = self.n.next_multiple_of(LANES);
-        let over = self.n as f64;
-        let centred = self.columns.iter_mut().zip(self.mean.iter_mut().zip(&mut self.mean_low));
-        for (column, (mean, left)) in centred {
-            column[self.n..padded].fill(0.0);
-            *mean = sum(&column[..padded]) / over;
-            if !mean.is_finite() {
-                return false;
-            }
-            *left = centre(&mut column[..self.n], *mean);
-        }
-        self.products(padded);
-        for (mean, left) in self.mean.iter_mut().zip(&mut self.mean_low) {
-            let correction = *left / over;
-            *left = 0.0;
-            compensated::add(mean, left, correction);
-        }
-        true
-    }
-
-    /// Sums of products of the centred columns, less what is due to the rounding of their means.
-    fn products(&mut self, padded: usize) {
-        let over = self.n as f64;
-        let mut comoment = self.comoment.as_mut_slice();
-        for (i, (a, left_a)) in self.columns.iter().zip(&self.mean_low).enumerate() {
-            let others = self.columns.get(i..).unwrap_or_default();
-            let Some((row, rest)) = std::mem::take(&mut comoment).split_at_mut_checked(others.len()) else { break };
-            comoment = rest;
-            let (threes, ones) = others.as_chunks::<3>();
-            let (out_threes, out_ones) = row.as_chunks_mut::<3>();
-            for (b, out) in threes.iter().zip(out_threes) {
-                *out = dots(&a[..padded], b.each_ref().map(|b| &b[..padded]));
-            }
-            for (b, out) in ones.iter().zip(out_ones) {
-                [*out] = dots(&a[..padded], [&b[..padded]]);
-            }
-            for (out, left_b) in row.iter_mut().zip(self.mean_low.iter().skip(i)) {
-                *out -= left_a * left_b / over;
-            }
-        }
-    }
-
-    fn sums(&self) -> Sums<'_> {
-        Sums {
-            n: self.n as u64,
-            mean: &self.mean,
-            mean_low: &self.mean_low,
-            comoment: &self.comoment,
-            comoment_low: &self.comoment_low,
-        }
-    }
-}
-
-/// Rows to columns, for a length known when compiling.
-fn transpose_fixed<T: Copy + Into<f64>, const D: usize>(rows: &[T], columns: &mut [[f64; BLOCK]; D]) {
-    for (r, row) in rows.as_chunks::<D>().0.iter().enumerate().take(BLOCK) {
-        for j in 0..D {
-            columns[j][r] = row[j].into();
-        }
-    }
-}
-
-/// Rows to columns.
-fn transpose<T: Copy + Into<f64>>(rows: &[T], columns: &mut [[f64; BLOCK]]) {
-    for (r, row) in rows.chunks_exact(columns.len()).enumerate().take(BLOCK) {
-        for (column, &x) in columns.iter_mut().zip(row) {
-            column[r] = x.into();
-        }
-    }
-}
-
-/// Sum of a column, a multiple of [`LANES`] long.
-fn sum(column: &[f64]) -> f64 {
-    let mut lanes = [0.0; LANES];
-    for chunk in column.as_chunks::<LANES>().0 {
-        for l in 0..LANES {
-            lanes[l] += chunk[l];
-        }
-    }
-    fold(lanes)
-}
-
-/// Takes `mean` off a column and returns the sum of what is left: what the rounded mean was short of.
-fn centre(column: &mut [f64], mean: f64) -> f64 {
-    let mut lanes = [0.0; LANES];
-    let (chunks, rest) = column.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for l in 0..LANES {
-            chunk[l] -= mean;
-            lanes[l] += chunk[l];
-        }
-    }
-    for (x, lane) in rest.iter_mut().zip(&mut lanes) {
-        *x -= mean;
-        *lane += *x;
-    }
-    fold(lanes)
-}
-
-/// Sums of products of column `a` with each of `b`, all a multiple of [`LANES`] long: three at a time read `a` once.
-#[inline(always)]
-fn dots<const K: usize>(a: &[f64], b: [&[f64]; K]) -> [f64; K] {
-    const NARROW: usize = 4;
-    let a = a.as_chunks::<NARROW>().0;
-    let b = b.map(|b| &b.as_chunks::<NARROW>().0[..a.len()]);
-    let mut lanes = [[0.0; NARROW]; K];
-    for (r, a) in a.iter().enumerate() {
-        for k in 0..K {
-            for l in 0..NARROW {
-                lanes[k][l] += a[l] * b[k][r][l];
-            }
-        }
-    }
-    lanes.map(|[a, b, c, d]| (a + b) + (c + d))
-}
-
-/// Pairwise sum.
-fn fold(lanes: [f64; LANES]) -> f64 {
-    let [a, b, c, d, e, f, g, h] = lanes;
-    ((a + b) + (c + d)) + ((e + f) + (g + h))
-}
-
 /// Calls `work` with `d` zeros that live on the stack for short rows: an update of one row must not allocate.
 fn with_buffer<R>(d: usize, work: impl FnOnce(&mut [f64]) -> R) -> R {
     let mut short = [0.0; 16];
@@ -402,6 +269,19 @@ fn with_buffer<R>(d: usize, work: impl FnOnce(&mut [f64]) -> R) -> R {
         Some(buffer) => work(buffer),
         None => work(&mut vec![0.0; d]),
     }
+}
+
+/// The symmetric matrix (d x d) whose upper triangle is `packed`.
+pub(super) fn unpack(packed: &[f64], d: usize) -> Array2<f64> {
+    let mut matrix = Array2::zeros((d, d));
+    let mut packed = packed.iter();
+    for i in 0..d {
+        for (j, &x) in (i..d).zip(packed.by_ref()) {
+            matrix[[i, j]] = x;
+            matrix[[j, i]] = x;
+        }
+    }
+    matrix
 }
 
 /// Number of entries of an upper triangle with its diagonal. `d` is at most `rows::LONGEST`.

@@ -29,7 +29,13 @@ pub(super) fn is_finite<T: Copy + Into<f64>>(row: &[T]) -> bool {
     row.iter().all(|&x| x.into().is_finite())
 }
 
+/// The largest count that a decoded or merged state may hold: far beyond any data, and far enough below 2^64 that
+/// adding a batch cannot overflow.
+pub(super) const MOST: u64 = 1 << 62;
+
 /// The sum of two counts, or an error: counts of decoded states can be anything.
 pub(super) fn add_counts(a: u64, b: u64) -> Result<u64> {
-    a.checked_add(b).ok_or_else(|| Error::Math(format!("expected counts that fit 64 bits, found {a} + {b}")))
+    a.checked_add(b)
+        .filter(|sum| *sum <= MOST)
+        .ok_or_else(|| Error::Math(format!("expected counts of at most {MOST}, found {a} + {b}")))
 }

@@ -47,9 +47,10 @@ fn divisor<T: NdFloat>(row: &[T]) -> T {
     }
 }
 
-/// `filter_range`: largest minus smallest entry of every row of `rows` (n x `d`, row-major), one number per row, in `T`.
+/// `filter_range`: largest minus smallest entry of every row of `rows` (n x `d`, row-major), in `T`.
 ///
-/// NaN for a row with a NaN or infinite entry. As many rows as `rows` and `out` both hold; `d = 0` does nothing.
+/// One number per row; NaN for a row with a NaN or infinite entry. As many rows as `rows` and `out` both hold; `d = 0`
+/// does nothing.
 pub fn range<T: NdFloat>(rows: &[T], d: usize, out: &mut [T]) {
     match d {
         0 => {}

@@ -214,14 +214,12 @@ impl<'m> Builder<'_, 'm> {
         for tensor in graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_deref()) {
             self.define(&mut scope, &tensor.name, Origin::SparseInitializer)?;
         }
-        let initializers = scope.names.len();
         for input in &graph.input {
             // Up to IR version 3 every initializer had to be listed as an input, too.
             if scope.names.get(input.name.as_str()).is_none_or(|&value| self.is_input(value)) {
                 self.define(&mut scope, &input.name, inputs.map_or(Origin::Input, Origin::Node))?;
             }
         }
-        debug_assert!(initializers <= scope.names.len());
         self.nodes(&graph.node, &mut scope, frame)?;
         Ok(graph.output.iter().map(|output| self.lookup(&scope, &output.name)).collect())
     }
@@ -263,7 +261,9 @@ impl<'m> Builder<'_, 'm> {
         frame: usize,
     ) -> Result<()> {
         let mut bodies = Vec::new();
-        for body in node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs)) {
+        for body in
+            node.attribute.iter().flat_map(|attribute| attribute.g.as_deref().into_iter().chain(&attribute.graphs))
+        {
             let entry = (!body.input.is_empty()).then(|| self.add(node, Role::Body, inputs.clone(), Vec::new(), frame));
             bodies.extend(self.graph(body, entry, Some(scope), frame)?);
         }
@@ -346,7 +346,7 @@ impl<'m> Builder<'_, 'm> {
     fn visit(&mut self, count: usize) -> Result<()> {
         self.visits = self.visits.saturating_add(count);
         if self.visits > MOST_VISITS {
-            let reason = format!("its functions expand to more than {MOST_VISITS} nodes, names and attributes");
+            let reason = format!("the model expands to more than {MOST_VISITS} nodes, names and attributes");
             return Err(self.file.invalid("", reason));
         }
         Ok(())

@@ -59,9 +59,30 @@ impl DataType {
     /// The name in the ONNX standard.
     pub fn name(self) -> Cow<'static, str> {
         const NAMES: [&str; 24] = [
-            "UNDEFINED", "FLOAT", "UINT8", "INT8", "UINT16", "INT16", "INT32", "INT64", "STRING", "BOOL", "FLOAT16",
-            "DOUBLE", "UINT32", "UINT64", "COMPLEX64", "COMPLEX128", "BFLOAT16", "FLOAT8E4M3FN", "FLOAT8E4M3FNUZ",
-            "FLOAT8E5M2", "FLOAT8E5M2FNUZ", "UINT4", "INT4", "FLOAT4E2M1",
+            "UNDEFINED",
+            "FLOAT",
+            "UINT8",
+            "INT8",
+            "UINT16",
+            "INT16",
+            "INT32",
+            "INT64",
+            "STRING",
+            "BOOL",
+            "FLOAT16",
+            "DOUBLE",
+            "UINT32",
+            "UINT64",
+            "COMPLEX64",
+            "COMPLEX128",
+            "BFLOAT16",
+            "FLOAT8E4M3FN",
+            "FLOAT8E4M3FNUZ",
+            "FLOAT8E5M2",
+            "FLOAT8E5M2FNUZ",
+            "UINT4",
+            "INT4",
+            "FLOAT4E2M1",
         ];
         match usize::try_from(self.0).ok().and_then(|i| NAMES.get(i)) {
             Some(name) => Cow::Borrowed(name),
@@ -109,9 +130,8 @@ impl Tensor {
         let data_type = DataType(proto.data_type);
         let (shape, count) = shape(&proto.dims).map_err(invalid)?;
         let elements = elements(file, proto, name)?;
-        let expected = |size: usize| {
-            count.checked_mul(size).ok_or_else(|| invalid(format!("the dims {:?} overflow", proto.dims)))
-        };
+        let expected =
+            |size: usize| count.checked_mul(size).ok_or_else(|| invalid(format!("the dims {:?} overflow", proto.dims)));
         match (&elements, data_type.size()) {
             (Elements::Fixed(runs), Some(size)) => {
                 let (expected, found) = (expected(size)?, runs.iter().map(Bytes::len).sum::<usize>());
@@ -132,6 +152,14 @@ impl Tensor {
             _ => {}
         }
         Ok(Tensor { shape, data_type, elements })
+    }
+
+    /// Bytes of the file, or of one beside it, that hold the elements.
+    pub fn stored_bytes(&self) -> usize {
+        match &self.elements {
+            Elements::Fixed(runs) | Elements::Varints(runs) => runs.iter().map(Bytes::len).sum(),
+            Elements::Opaque => 0,
+        }
     }
 
     /// The elements as float32, rounded to nearest, row-major.

@@ -21,7 +21,7 @@ pub(super) fn call(values: &mut Values<'_>, callee: Id, arguments: Id, instance:
     let Some(items) = values.items(arguments) else {
         return Err(format!("calls {} with {}, expected a tuple", printable(&global.to_string()), values.kind(arguments)));
     };
-    let items = items.to_vec_bounded();
+    let items = first_few(items);
     let wrong = |what: &str| format!("{}: {what}", printable(&global.to_string()));
     let meaning = meaning(global);
     if instance && !matches!(meaning, Meaning::Class | Meaning::Dict | Meaning::Sequence | Meaning::Inert | Meaning::Wrapper)
@@ -64,15 +64,9 @@ pub(super) fn call(values: &mut Values<'_>, callee: Id, arguments: Id, instance:
     }
 }
 
-/// Arguments beyond these are never looked at.
-trait Bounded {
-    fn to_vec_bounded(&self) -> Vec<Id>;
-}
-
-impl Bounded for [Id] {
-    fn to_vec_bounded(&self) -> Vec<Id> {
-        self.iter().take(16).copied().collect()
-    }
+/// The arguments that are looked at, apart from the arena so that it can change.
+fn first_few(items: &[Id]) -> Vec<Id> {
+    items.iter().take(16).copied().collect()
 }
 
 fn record(class: u32) -> Value<'static> {
@@ -121,7 +115,8 @@ pub(super) fn set_state(values: &mut Values<'_>, target: Id, state: Id) -> Resul
 /// Anything else.
 pub(super) fn persistent(values: &mut Values<'_>, pid: Id) -> Result<Id, String> {
     let expected = || "expected a storage behind a persistent id".to_owned();
-    let items = values.items(pid).ok_or_else(expected)?.to_vec_bounded();
+    let items = values.items(pid).ok_or_else(expected)?;
+    let items = first_few(items);
     match (items.first().and_then(|&kind| values.str(kind)), &items[..]) {
         // Old files bring a module's source along; only its class is of use.
         (Some("module"), &[_, class, ..]) => Ok(class),
@@ -171,6 +166,7 @@ fn tensor(values: &mut Values<'_>, items: &[Id], dtype: Option<(Dtype, usize)>) 
     let dtype = dtype.or(known).ok_or("an untyped storage without an element type")?;
     let offset = values.int(offset).ok_or("expected a number for the offset")?;
     let (shape, strides) = (numbers(values, shape)?, numbers(values, strides)?);
+    values.charge(shape.len() + strides.len())?;
     let index = u32::try_from(values.tensors.len()).map_err(|e| e.to_string())?;
     values.tensors.push(Tensor { storage, dtype, offset, shape, strides });
     values.add(Value::Tensor(index))

@@ -10,7 +10,7 @@ use super::value::{Global, Id, Value, Values};
 use crate::error::printable;
 
 /// Deepest stack and largest memo: as many entries as there can be values.
-const MOST: usize = 4 << 20;
+const MOST: usize = 3 << 20;
 
 /// Reads one pickle at the start of `bytes` into `values`: the value that it leaves, and its length.
 ///

@@ -12,7 +12,7 @@ pub(super) type Id = u32;
 
 /// The most values, and the most references between them, that a pickle may build. A checkpoint of
 /// 10,000 tensors has about 200,000; the limit bounds memory at some hundred MiB.
-const MOST: usize = 4 << 20;
+const MOST: usize = 3 << 20;
 
 /// A value; containers hold the indices of their contents.
 #[derive(Debug)]
@@ -109,6 +109,9 @@ impl<'a> Values<'a> {
         self.charge(match &value {
             Value::List(items) | Value::Tuple(items) => items.len(),
             Value::Dict(items) => items.len(),
+            // As much memory as so many references.
+            Value::Object(_) | Value::Global(_) => 2,
+            Value::Storage(_) | Value::Tensor(_) => 8,
             _ => 0,
         })?;
         if self.values.len() >= MOST {
@@ -134,11 +137,6 @@ impl<'a> Values<'a> {
 
     pub(super) fn get_mut(&mut self, id: Id) -> Option<&mut Value<'a>> {
         self.values.get_mut(id as usize)
-    }
-
-    /// Number of values.
-    pub(super) fn len(&self) -> usize {
-        self.values.len()
     }
 
     pub(super) fn global(&self, index: u32) -> Global<'a> {

@@ -11,6 +11,7 @@ use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use ndarray::Array2;
 
+use crate::math::histogram::Header;
 use crate::math::{Histogram, Moments, Pca, Range};
 use crate::schema;
 
@@ -25,12 +26,12 @@ pub(crate) trait ArrowValue: Sized {
     /// The value in one row.
     fn from_row(row: Row<'_>) -> Result<Self>;
 
+    /// What stands under a NULL.
+    fn empty() -> Result<Self>;
+
     /// A struct array; `None` is NULL.
-    fn encode(values: &[Option<Self>]) -> Result<ArrayRef>
-    where
-        Self: Clone + Default,
-    {
-        let empty = Self::default();
+    fn encode(values: &[Option<Self>]) -> Result<ArrayRef> {
+        let empty = Self::empty()?;
         let filled: Vec<&Self> = values.iter().map(|value| value.as_ref().unwrap_or(&empty)).collect();
         let nulls: NullBuffer = values.iter().map(Option::is_some).collect::<Vec<bool>>().into();
         let DataType::Struct(fields) = Self::data_type() else {
@@ -126,6 +127,10 @@ pub(crate) fn double_lists<'a>(lists: impl Iterator<Item = &'a [f64]>) -> ArrayR
 }
 
 impl ArrowValue for Moments {
+    fn empty() -> Result<Self> {
+        Ok(Moments::default())
+    }
+
     fn data_type() -> DataType {
         schema::moments()
     }
@@ -147,6 +152,17 @@ impl ArrowValue for Moments {
 }
 
 impl ArrowValue for Pca {
+    fn empty() -> Result<Self> {
+        Ok(Pca {
+            n: 0,
+            n_skipped: 0,
+            mean: Vec::new(),
+            components: Array2::zeros((0, 0)),
+            explained_variance: Vec::new(),
+            explained_variance_ratio: Vec::new(),
+        })
+    }
+
     fn data_type() -> DataType {
         schema::pca_fit()
     }
@@ -191,6 +207,10 @@ impl ArrowValue for Pca {
 }
 
 impl ArrowValue for Range {
+    fn empty() -> Result<Self> {
+        Ok(Range::default())
+    }
+
     fn data_type() -> DataType {
         schema::coef_range()
     }
@@ -206,6 +226,10 @@ impl ArrowValue for Range {
 }
 
 impl ArrowValue for Histogram {
+    fn empty() -> Result<Self> {
+        Histogram::new(0.0, 1.0, 1, 1).map_err(|e| exec_datafusion_err!("{e}"))
+    }
+
     fn data_type() -> DataType {
         schema::coef_hist()
     }
@@ -243,8 +267,16 @@ impl ArrowValue for Histogram {
                 u64::try_from(count).map_err(|_| exec_datafusion_err!("a count must not be negative, found {count}"))
             })
             .collect::<Result<_>>()?;
-        let tallies = [row.count("n")?, row.count("n_skipped")?, row.count("below")?, row.count("above")?];
-        Histogram::from_parts(row.double("lo")?, row.double("hi")?, d, bins, tallies, counts)
-            .map_err(|e| exec_datafusion_err!("{e}"))
+        let header = Header {
+            lo: row.double("lo")?,
+            hi: row.double("hi")?,
+            bins,
+            d,
+            n: row.count("n")?,
+            n_skipped: row.count("n_skipped")?,
+            below: row.count("below")?,
+            above: row.count("above")?,
+        };
+        Histogram::from_parts(header, counts).map_err(|e| exec_datafusion_err!("{e}"))
     }
 }

@@ -160,13 +160,20 @@ impl Session {
 
 impl From<DataFusionError> for Error {
     fn from(error: DataFusionError) -> Self {
-        let root = error.find_root();
-        let reason = match root {
-            // The engine's own prefixes ("Execution error: ") say where it noticed, not what is wrong.
-            DataFusionError::Execution(text) | DataFusionError::Plan(text) | DataFusionError::Configuration(text) => text.clone(),
-            other => other.strip_backtrace(),
-        };
-        let reason = reason.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
-        Error::Query { reason, source: Some(Box::new(error)) }
+        let text = error.find_root().strip_backtrace();
+        let line = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+        Error::Query { reason: plain(&line).to_owned(), source: Some(Box::new(error)) }
     }
+}
+
+/// The message without the engine's words around it, which say where it noticed, not what is wrong.
+fn plain(text: &str) -> &str {
+    // A function's own planning error stands between two general ones.
+    let text = text.split_once("coercion failed with: ").map_or(text, |(_, inner)| inner);
+    let text = text.split_once(" No function matches the given name").map_or(text, |(own, _)| own);
+    let mut text = text.trim_end_matches('.');
+    for prefix in ["Execution error: ", "Error during planning: ", "Optimizer rule 'simplify_expressions' failed caused by "] {
+        text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    text
 }

@@ -121,9 +121,10 @@ fn scalar_subqueries(plan: &LogicalPlan) -> Result<Vec<LogicalPlan>> {
     Ok(found)
 }
 
-/// Puts values in the place of subqueries; columns keep their names.
+/// Puts values in the place of subqueries; columns keep their names. From the outside in: a subquery is known by its
+/// plan as it was found, before anything inside it was replaced.
 fn substitute(plan: LogicalPlan, values: &HashMap<LogicalPlan, ScalarValue>) -> Result<LogicalPlan> {
-    let folded = plan.transform_up_with_subqueries(|node| {
+    let folded = plan.transform_down_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         let replaced = node.map_expressions(|expr| {
             let name = names.save(&expr);

@@ -130,13 +130,15 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     fn into_tensor(self, name: String) -> Result<Named<Span>, String> {
-        let usizes = |values: &[u64]| values.iter().map(|&value| usize::try_from(value).ok()).collect::<Option<Vec<_>>>();
+        let usizes =
+            |values: &[u64]| values.iter().map(|&value| usize::try_from(value).ok()).collect::<Option<Vec<_>>>();
         let shape = usizes(&self.shape).ok_or_else(|| format!("shape {:?} is too large", self.shape))?;
         let (start, end) = self.data_offsets;
         let (Ok(start), Ok(end)) = (usize::try_from(start), usize::try_from(end)) else {
             return Err(format!("offsets {start} to {end} are too large"));
         };
-        let length = end.checked_sub(start).ok_or_else(|| format!("begins at byte {start} and ends before, at {end}"))?;
+        let length =
+            end.checked_sub(start).ok_or_else(|| format!("begins at byte {start} and ends before, at {end}"))?;
         let file_type = file_type(&self.dtype)?;
         let bits = elements(&shape).and_then(|elements| elements.checked_mul(file_type.bitsize()));
         let bits = bits.ok_or_else(|| format!("the size of shape {shape:?} overflows"))?;

@@ -152,9 +152,32 @@ fn other_meaning(name: &str, leaf: &str) -> Option<String> {
         return Some("the weight is computed from this tensor, not stored".to_owned());
     }
     const OTHER: &[&str] = &[
-        "embed", "embedding", "embeddings", "pos", "position", "token", "mask", "anchor", "anchors", "grid", "bias",
-        "gamma", "beta", "alpha", "scale", "shift", "mean", "var", "std", "running", "momentum", "exp", "buffer",
-        "table", "index", "grad",
+        "embed",
+        "embedding",
+        "embeddings",
+        "pos",
+        "position",
+        "token",
+        "mask",
+        "anchor",
+        "anchors",
+        "grid",
+        "bias",
+        "gamma",
+        "beta",
+        "alpha",
+        "scale",
+        "shift",
+        "mean",
+        "var",
+        "std",
+        "running",
+        "momentum",
+        "exp",
+        "buffer",
+        "table",
+        "index",
+        "grad",
     ];
     let word = words(leaf).find(|word| OTHER.contains(&word.as_str()))?;
     Some(format!("4-D, but named as something else ('{word}')"))

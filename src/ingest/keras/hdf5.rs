@@ -7,8 +7,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hdf5_reader::storage::DynStorage;
 use hdf5_reader::group::Group;
+use hdf5_reader::storage::DynStorage;
 use hdf5_reader::{Attribute, ByteOrder as FileOrder, Dataset, Datatype, Hdf5File, OpenOptions};
 use hdf5_reader::{ExternalFileResolver, ExternalLinkResolver};
 
@@ -200,7 +200,9 @@ pub(super) fn float(file: &ModelFile, at: &str, dataset: &Dataset) -> Result<Opt
         Some([0, 0, 64, 0, 52, 11, 0, 52, 0xff, 3, 0, 0]) => Some(Element::F64),
         _ => None,
     };
-    Ok(element.filter(|element| dataset.raw_element_size().is_ok_and(|size| size == element.size())).map(|e| (e, order)))
+    Ok(element
+        .filter(|element| dataset.raw_element_size().is_ok_and(|size| size == element.size()))
+        .map(|e| (e, order)))
 }
 
 /// A data set's values in row-major order.

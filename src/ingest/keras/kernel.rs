@@ -50,7 +50,12 @@ pub(super) fn by_name(layer: &str, leaf: &str) -> Kind {
 }
 
 /// A convolution without its weights and place, of a kernel's shape.
-pub(super) fn convolution(name: String, [height, width, input, last]: [usize; 4], depthwise: bool, groups: Option<usize>) -> Convolution {
+pub(super) fn convolution(
+    name: String,
+    [height, width, input, last]: [usize; 4],
+    depthwise: bool,
+    groups: Option<usize>,
+) -> Convolution {
     let (out_channels, in_channels, groups) = if depthwise {
         (input.saturating_mul(last), input, Some(input))
     } else {

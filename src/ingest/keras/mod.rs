@@ -105,7 +105,9 @@ fn convolutions(file: &ModelFile, arrays: Vec<Array>, budget: &mut Budget) -> Re
         };
         let Some(float) = hdf5::float(file, &name, &dataset)? else {
             let expected = "expected floating-point weights";
-            return Err(file.invalid(name, format!("{expected}, found {}", printable(&format!("{:?}", dataset.dtype())))));
+            return Err(
+                file.invalid(name, format!("{expected}, found {}", printable(&format!("{:?}", dataset.dtype()))))
+            );
         };
         if shape.contains(&0) {
             return Err(file.invalid(name, format!("a kernel of shape {shape:?} has no values")));

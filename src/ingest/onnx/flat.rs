@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
-use super::tensor::Tensor;
+use super::tensor::Tensors;
 use crate::error::Result;
 use crate::ingest::ModelFile;
 use crate::ingest::graph::Dag;
@@ -13,6 +13,8 @@ use crate::ingest::graph::Dag;
 /// functions that call each other twice expand to any number of nodes.
 const MOST_VISITS: usize = 4_000_000;
 const DEEPEST: usize = 64;
+/// Attributes of a node: each look-up in a function may search those of 64 calls.
+const MOST_ATTRIBUTES: usize = 256;
 
 /// Number of a value in [`Flat::values`].
 pub type ValueId = usize;
@@ -104,16 +106,18 @@ impl<'m> Flat<'m> {
     ///
     /// # Errors
     /// [`Error::Model`](crate::error::Error::Model) for a name that is given twice, a function that calls itself, a
-    /// model that expands to too many nodes, and for what [`Tensor::new`] refuses.
-    pub fn new(file: &ModelFile, model: &'m ModelProto) -> Result<Self> {
+    /// model that expands to too many nodes, and for what [`Tensors::get`] refuses.
+    pub fn new(file: &ModelFile, model: &'m ModelProto, tensors: &Tensors<'_>) -> Result<Self> {
         let mut functions = HashMap::new();
         for function in &model.functions {
             let key = (domain(&function.domain), function.name.as_str(), function.overload.as_str());
+            few_attributes(file, &function.name, &function.attribute_proto)?;
             if functions.insert(key, function).is_some() {
                 return Err(file.invalid(&function.name, "two functions have this name"));
             }
         }
-        let mut builder = Builder { file, functions, flat: Flat::default(), calls: Vec::new(), visits: 0, depth: 0 };
+        let mut builder =
+            Builder { file, tensors, functions, flat: Flat::default(), calls: Vec::new(), visits: 0, depth: 0 };
         if let Some(graph) = &model.graph {
             builder.graph(graph, None, None, 0)?;
         }
@@ -183,10 +187,19 @@ pub fn domain(name: &str) -> &str {
     if name == "ai.onnx" { "" } else { name }
 }
 
+fn few_attributes(file: &ModelFile, name: &str, attributes: &[AttributeProto]) -> Result<()> {
+    if attributes.len() > MOST_ATTRIBUTES {
+        let reason = format!("expected at most {MOST_ATTRIBUTES} attributes, found {}", attributes.len());
+        return Err(file.invalid(name, reason));
+    }
+    Ok(())
+}
+
 type Functions<'m> = HashMap<(&'m str, &'m str, &'m str), &'m FunctionProto>;
 
 struct Builder<'f, 'm> {
     file: &'f ModelFile,
+    tensors: &'f Tensors<'f>,
     functions: Functions<'m>,
     flat: Flat<'m>,
     /// The functions that are being expanded.
@@ -208,7 +221,8 @@ impl<'m> Builder<'_, 'm> {
         let mut scope = Scope { names: HashMap::new(), outer };
         self.visit(graph.initializer.len() + graph.sparse_initializer.len() + graph.input.len() + graph.output.len())?;
         for tensor in &graph.initializer {
-            Tensor::new(self.file, tensor, &tensor.name)?;
+            let name = if tensor.name.is_empty() { "an initializer without a name" } else { &tensor.name };
+            self.tensors.get(tensor, name)?;
             self.define(&mut scope, &tensor.name, Origin::Initializer(tensor))?;
         }
         for tensor in graph.sparse_initializer.iter().filter_map(|sparse| sparse.values.as_deref()) {
@@ -233,6 +247,7 @@ impl<'m> Builder<'_, 'm> {
         let mut outputs = Vec::with_capacity(nodes.len());
         for node in nodes {
             self.visit(1 + node.input.len() + node.output.len() + node.attribute.len())?;
+            few_attributes(self.file, &node.name, &node.attribute)?;
             let mut ids = Vec::with_capacity(node.output.len());
             for name in &node.output {
                 ids.push(if name.is_empty() { None } else { Some(self.define(scope, name, Origin::Unknown)?) });

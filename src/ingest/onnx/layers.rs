@@ -5,27 +5,40 @@ use std::collections::{HashMap, HashSet};
 use ndarray::Array4;
 
 use super::flat::{Flat, Node, NodeId, Role, ValueId};
+use super::tensor::Tensors;
 use super::weights::{Fault, Resolver, Traced, Weight, operator};
 use crate::error::Result;
 use crate::ingest::{Convolution, DepthSource, ModelFile, Skipped};
+
+/// Convolutions of one model, each weight as often as it is used. The largest known have some thousands.
+const MOST_CONVOLUTIONS: usize = 100_000;
 
 /// Collects the 2-D convolutions of `flat`, each weight once, and what is passed over. `depths`: of its nodes.
 ///
 /// # Errors
 /// [`Error::Model`](crate::error::Error::Model) names the tensor or layer.
-pub fn layers(file: &ModelFile, flat: &Flat<'_>, depths: &[usize]) -> Result<(Vec<Convolution>, Vec<Skipped>)> {
+pub fn layers(
+    file: &ModelFile,
+    flat: &Flat<'_>,
+    tensors: &Tensors<'_>,
+    depths: &[usize],
+) -> Result<(Vec<Convolution>, Vec<Skipped>)> {
+    let is_convolution = |node: &Node<'_>| node.role == Role::Operator && Kind::of(node).is_some();
+    let convolutions = || flat.nodes.iter().zip(depths).filter(|(node, _)| is_convolution(node));
+    if convolutions().count() > MOST_CONVOLUTIONS {
+        return Err(file.invalid("", format!("expected at most {MOST_CONVOLUTIONS} convolutions")));
+    }
     let mut layers = Layers {
-        resolver: Resolver { file, flat },
+        file,
+        resolver: Resolver { flat, tensors },
         consumers: None,
         budget: Budget { available: file.bytes().len(), used: 0, locations: HashSet::new() },
         by_weight: HashMap::new(),
         convolutions: Vec::new(),
         skipped: Vec::new(),
     };
-    for (node, &depth) in flat.nodes.iter().zip(depths) {
-        if node.role == Role::Operator && Kind::of(node).is_some() {
-            layers.add(node, depth)?;
-        }
+    for (node, &depth) in convolutions() {
+        layers.add(node, depth)?;
     }
     Ok((layers.convolutions, layers.skipped))
 }
@@ -52,12 +65,13 @@ impl Kind {
 }
 
 struct Layers<'a, 'm> {
+    file: &'a ModelFile,
     resolver: Resolver<'a, 'm>,
     /// The nodes that take each value, made when first needed.
     consumers: Option<HashMap<ValueId, Vec<NodeId>>>,
     budget: Budget<'m>,
     /// Index of the convolution that has a weight.
-    by_weight: HashMap<Vec<usize>, usize>,
+    by_weight: HashMap<[u8; 32], usize>,
     convolutions: Vec<Convolution>,
     skipped: Vec<Skipped>,
 }
@@ -102,7 +116,7 @@ impl<'m> Layers<'_, 'm> {
         let (&[out_channels, group_channels, height, width], Some(groups)) = (&weight.shape[..], groups) else {
             return Ok(());
         };
-        let overflow = || self.resolver.file.invalid(node.name(), "groups times channels overflow");
+        let overflow = || self.file.invalid(node.name(), "groups times channels overflow");
         let in_channels = group_channels.checked_mul(groups).ok_or_else(overflow)?;
         let identity = weight.identity();
         if let Some(known) = self.by_weight.get(&identity).and_then(|&index| self.convolutions.get_mut(index)) {
@@ -113,7 +127,7 @@ impl<'m> Layers<'_, 'm> {
             return Ok(());
         }
         let weights = if [height, width] == [3, 3] {
-            self.budget.spend(self.resolver.file, &weight)?;
+            self.budget.spend(self.file, &weight)?;
             let shape = (out_channels, group_channels, height, width);
             let array =
                 weight.values().and_then(|values| Array4::from_shape_vec(shape, values).map_err(|e| e.to_string()));
@@ -184,7 +198,7 @@ impl<'m> Layers<'_, 'm> {
             Ok(groups) if groups > 0 && out_channels % groups == 0 => Ok(Some(groups)),
             _ => {
                 let reason = format!("expected groups that divide {out_channels} output channels, found {group}");
-                Err(self.resolver.file.invalid(node.name(), reason))
+                Err(self.file.invalid(node.name(), reason))
             }
         }
     }
@@ -221,13 +235,11 @@ impl<'m> Layers<'_, 'm> {
     fn scale_behind(&mut self, node: &Node<'m>) -> Result<Option<ValueId>, Fault> {
         let Some(output) = node.outputs.first().copied().flatten() else { return Ok(None) };
         for cast in self.consumers_of(output, "Cast") {
-            for product in self.outputs_of(cast) {
-                for multiply in self.consumers_of(product, "Mul") {
-                    for &factor in self.resolver.flat.nodes[multiply].inputs.iter().flatten() {
-                        if let Some(scale) = self.constant_factor(factor) {
-                            return Ok(Some(scale));
-                        }
-                    }
+            let Some(product) = self.resolver.flat.nodes[cast].outputs.first().copied().flatten() else { continue };
+            for multiply in self.consumers_of(product, "Mul") {
+                let factors = self.resolver.flat.nodes[multiply].inputs.iter().flatten();
+                if let Some(scale) = factors.copied().find_map(|factor| self.constant_factor(factor)) {
+                    return Ok(Some(scale));
                 }
             }
         }
@@ -251,10 +263,6 @@ impl<'m> Layers<'_, 'm> {
         }
     }
 
-    fn outputs_of(&self, node: NodeId) -> Vec<ValueId> {
-        self.resolver.flat.nodes[node].outputs.iter().copied().flatten().collect()
-    }
-
     /// The nodes of this operator that take `value`, also as the result of a function.
     fn consumers_of(&mut self, value: ValueId, wanted: &str) -> Vec<NodeId> {
         let flat = self.resolver.flat;
@@ -272,7 +280,8 @@ impl<'m> Layers<'_, 'm> {
                 let node = &flat.nodes[id];
                 match node.role {
                     Role::Result => values.extend(node.outputs.iter().flatten()),
-                    Role::Operator if operator(node.proto) == wanted => found.push(id),
+                    // One that takes the value a million times would be found, and searched, as often.
+                    Role::Operator if operator(node.proto) == wanted && node.inputs.len() <= 2 => found.push(id),
                     _ => {}
                 }
             }

@@ -18,6 +18,7 @@ use prost::Message;
 
 use self::flat::Flat;
 use self::proto::ModelProto;
+use self::tensor::Tensors;
 use super::{Model, ModelFile, ModelReader};
 use crate::error::Result;
 
@@ -44,9 +45,10 @@ impl ModelReader for Onnx {
         if model.graph.is_none() {
             return Err(file.invalid("", "expected a graph, found none"));
         }
-        let flat = Flat::new(file, &model)?;
+        let tensors = Tensors::new(file);
+        let flat = Flat::new(file, &model, &tensors)?;
         let depths = flat.depths(file)?;
-        let (convolutions, skipped) = layers::layers(file, &flat, &depths)?;
+        let (convolutions, skipped) = layers::layers(file, &flat, &tensors, &depths)?;
         Ok(Model { producer: producer(&model), convolutions, skipped })
     }
 }

@@ -1,5 +1,7 @@
 //! What is done to a constant tensor before a convolution uses it.
 
+use std::rc::Rc;
+
 use ndarray::{ArrayView, IxDyn};
 
 use super::tensor::{DataType, Tensor};
@@ -69,11 +71,11 @@ impl Step {
             }
             Step::Reshape(_) => {}
             Step::Dequantize(linear) => {
-                linear.for_each(values, shape, |value, scale, zero| linear.scale_type.round((value - zero) * scale))
+                linear.for_each(values, shape, |value, scale, zero| linear.scale_type.round((value - zero) * scale))?;
             }
             Step::Quantize { linear, least, most } => linear.for_each(values, shape, |value, scale, zero| {
                 ((value / scale).round_ties_even() + zero).clamp(*least, *most)
-            }),
+            })?,
         }
         *shape = self.shape(shape);
         Ok(())
@@ -85,33 +87,53 @@ impl Step {
             Step::Cast(to) => key.extend([1, to.0 as usize]),
             Step::Transpose(list) => key.extend([2, list.len()].iter().chain(list)),
             Step::Reshape(list) => key.extend([3, list.len()].iter().chain(list)),
-            Step::Dequantize(linear) => key.extend([4].iter().chain(&linear.identity)),
+            Step::Dequantize(linear) => {
+                key.push(4);
+                linear.identity(key);
+            }
             Step::Quantize { linear, least, most } => {
-                key.extend([5, least.to_bits() as usize, most.to_bits() as usize].iter().chain(&linear.identity));
+                key.extend([5, least.to_bits() as usize, most.to_bits() as usize]);
+                linear.identity(key);
             }
         }
     }
 }
 
-/// A constant scale or zero point.
-#[derive(Debug)]
-pub struct Parameter {
-    values: Vec<f32>,
-    shape: Vec<usize>,
-    data_type: DataType,
-    identity: usize,
+/// A constant scale or zero point. Its elements are read only when weights are: any number of nodes may share it.
+#[derive(Debug, Clone)]
+pub enum Parameter {
+    Tensor(Rc<Tensor>),
+    Float(f32),
 }
 
 impl Parameter {
-    /// The `values` of `tensor`; `identity` is equal for the same tensor only.
-    pub fn new(values: Vec<f32>, tensor: &Tensor, identity: usize) -> Self {
-        Parameter { values, shape: tensor.shape.clone(), data_type: tensor.data_type, identity }
+    fn data_type(&self) -> DataType {
+        match self {
+            Parameter::Tensor(tensor) => tensor.data_type,
+            Parameter::Float(_) => DataType::FLOAT,
+        }
     }
 
-    /// One float32.
-    pub fn scalar(value: f32) -> Self {
-        let identity = value.to_bits() as usize;
-        Parameter { values: vec![value], shape: Vec::new(), data_type: DataType::FLOAT, identity }
+    fn dims(&self) -> &[usize] {
+        match self {
+            Parameter::Tensor(tensor) => &tensor.shape,
+            Parameter::Float(_) => &[],
+        }
+    }
+
+    fn values(&self) -> Result<Vec<f32>, String> {
+        match self {
+            Parameter::Tensor(tensor) => tensor.floats(),
+            Parameter::Float(value) => Ok(vec![*value]),
+        }
+    }
+
+    /// Equal for the same tensor, which stays where it is while its file is read, or for equal numbers.
+    fn identity(&self) -> [usize; 2] {
+        match self {
+            Parameter::Tensor(tensor) => [1, Rc::as_ptr(tensor).addr()],
+            Parameter::Float(value) => [2, value.to_bits() as usize],
+        }
     }
 }
 
@@ -120,11 +142,10 @@ impl Parameter {
 pub struct Linear {
     pub scale_type: DataType,
     pub zero_type: Option<DataType>,
-    /// As many as indices of `axis`, or one.
-    scale: Vec<f32>,
-    zero: Vec<f32>,
+    /// One element, or as many as there are indices of `axis`.
+    scale: Parameter,
+    zero: Option<Parameter>,
     axis: usize,
-    identity: [usize; 3],
 }
 
 impl Linear {
@@ -133,44 +154,53 @@ impl Linear {
     /// # Errors
     /// In words, where their shapes do not fit.
     pub fn new(scale: Parameter, zero: Option<Parameter>, axis: i64, shape: &[usize]) -> Result<Self, String> {
-        if !scale.data_type.is_float() {
-            return Err(format!("expected a scale of floats, found {}", scale.data_type.name()));
+        if !scale.data_type().is_float() {
+            return Err(format!("expected a scale of floats, found {}", scale.data_type().name()));
         }
-        let identity_of_zero = zero.as_ref().map_or(0, |zero| zero.identity);
         let channels = axis_of(axis, shape.len()).map(|axis| (axis, shape[axis]));
         for (what, parameter) in [("scale", Some(&scale)), ("zero point", zero.as_ref())] {
-            let Some(Parameter { values, shape: dims, .. }) = parameter else { continue };
+            let Some(dims) = parameter.map(Parameter::dims) else { continue };
+            let count: usize = dims.iter().product();
             let per_channel = || {
                 // (1, channels, 1, 1) is how a scale is laid out that multiplies a convolution's result.
-                let layout = matches!(dims[..], [_] | [_, 1, 1] | [1, _, 1, 1]);
-                layout && channels.is_some_and(|(_, count)| count == values.len())
+                let layout = matches!(dims, [_] | [_, 1, 1] | [1, _, 1, 1]);
+                layout && channels.is_some_and(|(_, channels)| channels == count)
             };
-            if values.len() != 1 && !per_channel() {
+            if count != 1 && !per_channel() {
                 let channels = channels.map_or("no".to_owned(), |(_, count)| count.to_string());
                 return Err(format!("expected a {what} for all or each of {channels} channels, found dims {dims:?}"));
             }
         }
         Ok(Linear {
-            scale_type: scale.data_type,
-            zero_type: zero.as_ref().map(|zero| zero.data_type),
+            scale_type: scale.data_type(),
+            zero_type: zero.as_ref().map(Parameter::data_type),
             axis: channels.map_or(0, |(axis, _)| axis),
-            identity: [scale.identity, identity_of_zero, channels.map_or(0, |(axis, _)| axis)],
-            scale: scale.values,
-            zero: zero.map_or_else(|| vec![0.0], |zero| zero.values),
+            scale,
+            zero,
         })
     }
 
+    /// Appends numbers to `key` that are equal for equal conversions only.
+    fn identity(&self, key: &mut Vec<usize>) {
+        key.push(self.axis);
+        key.extend(self.scale.identity());
+        key.extend(self.zero.as_ref().map_or([0, 0], Parameter::identity));
+    }
+
     /// Replaces each of the row-major `values` by `f(value, scale, zero point)`.
-    fn for_each(&self, values: &mut [f32], shape: &[usize], f: impl Fn(f32, f32, f32) -> f32) {
+    fn for_each(&self, values: &mut [f32], shape: &[usize], f: impl Fn(f32, f32, f32) -> f32) -> Result<(), String> {
+        let scales = self.scale.values()?;
+        let zeros = self.zero.as_ref().map_or_else(|| Ok(vec![0.0]), Parameter::values)?;
         let inner: usize = shape.iter().skip(self.axis + 1).product();
         let channels = shape.get(self.axis).copied().unwrap_or(1).max(1);
         let of = |list: &[f32], channel: usize| list.get(if list.len() == 1 { 0 } else { channel }).copied();
         for (i, run) in values.chunks_mut(inner.max(1)).enumerate() {
-            let (scale, zero) = (of(&self.scale, i % channels), of(&self.zero, i % channels));
+            let (scale, zero) = (of(&scales, i % channels), of(&zeros, i % channels));
             // Both were checked to have as many elements as there are channels.
             let (scale, zero) = (scale.unwrap_or(f32::NAN), zero.unwrap_or(f32::NAN));
             run.iter_mut().for_each(|value| *value = f(*value, scale, zero));
         }
+        Ok(())
     }
 }
 

@@ -1,6 +1,9 @@
 //! Constant tensors: their checks, and their elements as float32.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
 
 use bytes::Bytes;
 use half::{bf16, f16};
@@ -100,6 +103,38 @@ impl DataType {
     }
 }
 
+/// Dims of a tensor: those of numpy, in which every ONNX exporter thinks.
+pub const MOST_DIMS: usize = 64;
+
+/// The tensors of a file that have been looked at. A tensor can be used by any number of nodes, and its check may
+/// have to look at each byte: it is done once.
+#[derive(Debug)]
+pub struct Tensors<'a> {
+    file: &'a ModelFile,
+    known: RefCell<HashMap<usize, Rc<Tensor>>>,
+}
+
+impl<'a> Tensors<'a> {
+    /// None yet of `file`.
+    pub fn new(file: &'a ModelFile) -> Self {
+        Tensors { file, known: RefCell::default() }
+    }
+
+    /// The tensor in `proto`, which messages call `name`.
+    ///
+    /// # Errors
+    /// As [`Tensor::new`].
+    pub fn get(&self, proto: &TensorProto, name: &str) -> Result<Rc<Tensor>> {
+        let address = std::ptr::from_ref(proto).addr();
+        if let Some(tensor) = self.known.borrow().get(&address) {
+            return Ok(Rc::clone(tensor));
+        }
+        let tensor = Rc::new(Tensor::new(self.file, proto, name)?);
+        self.known.borrow_mut().insert(address, Rc::clone(&tensor));
+        Ok(tensor)
+    }
+}
+
 /// A constant tensor whose size has been checked against the bytes that are there.
 #[derive(Debug, Clone)]
 pub struct Tensor {
@@ -125,7 +160,7 @@ impl Tensor {
     /// # Errors
     /// [`Error::Model`](crate::error::Error::Model) for dims that are negative or overflow, elements that are not as
     /// many as dims say, in two places or in the wrong one, and for external data that is not there.
-    pub fn new(file: &ModelFile, proto: &TensorProto, name: &str) -> Result<Self> {
+    fn new(file: &ModelFile, proto: &TensorProto, name: &str) -> Result<Self> {
         let invalid = |reason: String| file.invalid(name, reason);
         let data_type = DataType(proto.data_type);
         let (shape, count) = shape(&proto.dims).map_err(invalid)?;
@@ -199,8 +234,11 @@ impl Tensor {
     /// The elements of an INT64 or INT32 tensor: shapes and axes.
     ///
     /// # Errors
-    /// In words: another type, or elements out of its range.
+    /// In words: another type, elements out of its range, or more than a tensor has dims.
     pub fn integers(&self) -> Result<Vec<i64>, String> {
+        if self.shape.iter().product::<usize>() > MOST_DIMS {
+            return Err(format!("expected at most {MOST_DIMS} numbers, found dims {:?}", self.shape));
+        }
         match (&self.elements, self.data_type) {
             (Elements::Fixed(runs), DataType::INT64) => Ok(fixed(runs, i64::from_le_bytes)),
             (Elements::Fixed(runs), DataType::INT32) => Ok(fixed(runs, |bytes| i64::from(i32::from_le_bytes(bytes)))),
@@ -218,6 +256,9 @@ impl Tensor {
 
 /// `dims` as sizes, and their product.
 fn shape(dims: &[i64]) -> Result<(Vec<usize>, usize), String> {
+    if dims.len() > MOST_DIMS {
+        return Err(format!("expected at most {MOST_DIMS} dims, found {}", dims.len()));
+    }
     let sizes: Option<Vec<usize>> = dims.iter().map(|&dim| usize::try_from(dim).ok()).collect();
     let sizes = sizes.ok_or_else(|| format!("expected dims of at least 0, found {dims:?}"))?;
     // With a 0 among them the others may still not overflow: the array types multiply in any order.

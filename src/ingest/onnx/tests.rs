@@ -430,6 +430,37 @@ fn functions_expand_within_bounds() {
     assert!(read(&chain(60, 1)).is_ok());
 }
 
+/// Few bytes of a function make many layers.
+#[test]
+fn the_number_of_convolutions_is_bounded() {
+    let convolutions = |count: usize| (0..count).map(|i| node("Conv", &["a", "a"], &[&format!("b{i}")])).collect();
+    let mut model = calling(vec![function("f0", convolutions(400))]);
+    let calls = (0..251).map(|i| call("f0", "x", &format!("y{i}")));
+    model.graph.as_mut().unwrap().node = calls.collect();
+    assert_refused(&model, "expected at most 100000 convolutions");
+    model.graph.as_mut().unwrap().node.truncate(250);
+    assert_eq!(read(&model).unwrap().skipped.len(), 100_000);
+}
+
+/// What many nodes share is looked at once or kept small.
+#[test]
+fn shared_tensors_and_attributes_are_bounded() {
+    let many_dims = changed(|graph| graph.initializer[0].dims = [&[1; 61][..], &[2, 2, 3, 3]].concat());
+    assert_refused(&many_dims, "w: expected at most 64 dims, found 65");
+    let many_attributes = changed(|graph| graph.node[0].attribute = vec![AttributeProto::default(); 257]);
+    assert_refused(&many_attributes, "expected at most 256 attributes, found 257");
+    let many_forms = changed(|graph| {
+        for i in 0..4 {
+            let cast = AttributeProto { name: "to".into(), i: Some([1, 10, 11, 16][i]), ..Default::default() };
+            let mut step = node("Cast", &["w"], &[&format!("w{i}")]);
+            step.attribute.push(cast);
+            graph.node.push(step);
+            graph.node.push(node("Conv", &["x", &format!("w{i}")], &[&format!("y{i}")]));
+        }
+    });
+    assert_refused(&many_forms, "w: weights use the same bytes more than twice");
+}
+
 #[test]
 fn a_graph_is_needed() {
     assert!(refused(read_bytes(vec![0x08, 0x08])).contains("expected a graph"));

@@ -1,14 +1,17 @@
 //! From the value that a convolution takes its weight from back to the constant tensor behind it.
 
+use std::rc::Rc;
+
+use sha2::{Digest, Sha256};
+
 use super::flat::{Flat, Node, Origin, Role, ValueId, domain};
 use super::proto::{NodeProto, TensorProto};
 use super::steps::{Linear, Parameter, Step, reshaped, squeezed, unsqueezed};
-use super::tensor::{DataType, Tensor};
+use super::tensor::{DataType, MOST_DIMS, Tensor, Tensors};
 use crate::error::{Error, printable};
-use crate::ingest::ModelFile;
 
 /// Nodes between a weight and its convolution.
-const LONGEST: usize = 64;
+const LONGEST: usize = 32;
 
 /// Why a convolution has no weight.
 #[derive(Debug)]
@@ -43,16 +46,17 @@ pub struct Weight<'m> {
     pub data_type: DataType,
     /// Bytes of the tensor in its file.
     pub stored_bytes: usize,
-    tensor: Tensor,
+    tensor: Rc<Tensor>,
     steps: Vec<Step>,
 }
 
 impl Weight<'_> {
     /// Equal for two uses of one tensor in the same form.
-    pub fn identity(&self) -> Vec<usize> {
-        let mut key = vec![std::ptr::from_ref(self.root) as usize];
+    pub fn identity(&self) -> [u8; 32] {
+        let mut key = vec![std::ptr::from_ref(self.root).addr()];
         self.steps.iter().for_each(|step| step.identity(&mut key));
-        key
+        // A digest, as a key may be long and a model may have many.
+        Sha256::digest(key.iter().flat_map(|number| number.to_le_bytes()).collect::<Vec<u8>>()).into()
     }
 
     /// The weights as float32, row-major in `shape`.
@@ -101,8 +105,8 @@ pub enum Traced<'m> {
 /// Finds constants in a model.
 #[derive(Debug, Clone, Copy)]
 pub struct Resolver<'a, 'm> {
-    pub file: &'a ModelFile,
     pub flat: &'a Flat<'m>,
+    pub tensors: &'a Tensors<'a>,
 }
 
 impl<'m> Resolver<'_, 'm> {
@@ -174,7 +178,7 @@ impl<'m> Resolver<'_, 'm> {
                 }
             }
         };
-        let tensor = Tensor::new(self.file, root, name)?;
+        let tensor = self.tensors.get(root, name)?;
         let (shape, data_type, stored_bytes) = (tensor.shape.clone(), tensor.data_type, tensor.stored_bytes());
         let mut weight = Weight { name, root, shape, data_type, stored_bytes, tensor, steps: Vec::new() };
         for node in chain.into_iter().rev() {
@@ -237,13 +241,18 @@ impl<'m> Resolver<'_, 'm> {
     /// Integers in an attribute (older opsets) or in input 1; `None` where there are none.
     fn integers(&self, node: &Node<'m>, name: &str) -> Result<Option<Vec<i64>>, Fault> {
         if let Some(attribute) = self.flat.attribute(node, name) {
-            return Ok(Some(attribute.ints.clone()));
+            let ints = &attribute.ints;
+            return if ints.len() > MOST_DIMS {
+                Err(Fault::Skip(format!("expected at most {MOST_DIMS} {name}, found {}", ints.len())))
+            } else {
+                Ok(Some(ints.clone()))
+            };
         }
         let Some(value) = node.input(1) else { return Ok(None) };
         match self.trace(value)? {
-            Traced::Integers(integers) => Ok(Some(integers.to_vec())),
-            Traced::Tensor(proto, name) => Ok(Some(Tensor::new(self.file, proto, name)?.integers()?)),
-            _ => Err(Fault::Skip(format!("its {name} are not constant"))),
+            Traced::Integers(integers) if integers.len() <= MOST_DIMS => Ok(Some(integers.to_vec())),
+            Traced::Tensor(proto, name) => Ok(Some(self.tensors.get(proto, name)?.integers()?)),
+            _ => Err(Fault::Skip(format!("expected at most {MOST_DIMS} constant numbers as {name}"))),
         }
     }
 
@@ -269,11 +278,8 @@ impl<'m> Resolver<'_, 'm> {
 
     fn parameter(&self, value: ValueId, what: &str) -> Result<Parameter, Fault> {
         match self.trace(value)? {
-            Traced::Float(value) => Ok(Parameter::scalar(value)),
-            Traced::Tensor(proto, name) => {
-                let tensor = Tensor::new(self.file, proto, name)?;
-                Ok(Parameter::new(tensor.floats()?, &tensor, std::ptr::from_ref(proto) as usize))
-            }
+            Traced::Float(value) => Ok(Parameter::Float(value)),
+            Traced::Tensor(proto, name) => Ok(Parameter::Tensor(self.tensors.get(proto, name)?)),
             Traced::Computed(id) => {
                 Err(Fault::Skip(format!("the {what} is computed by {}", describe(&self.flat.nodes[id]))))
             }

@@ -48,7 +48,8 @@ pub(super) fn open(file: &ModelFile) -> Result<Archive> {
     if zip.len() as u64 != entries || zip.offset() != 0 {
         return Err(file.invalid("", format!("a zip archive of {entries} entries, but {} were found", zip.len())));
     }
-    let names: Vec<String> = zip.file_names().map(|name| name.map(|name| name.into_owned())).collect::<Result<_, _>>().map_err(broken)?;
+    let names: Vec<String> =
+        zip.file_names().map(|name| name.map(|name| name.into_owned())).collect::<Result<_, _>>().map_err(broken)?;
     let root = root(file, &names)?;
     let mut budget = MOST_INFLATED.max(file.bytes().len() as u64);
     let mut archive = Archive {
@@ -79,9 +80,10 @@ pub(super) fn open(file: &ModelFile) -> Result<Archive> {
 
 /// The folder of the one `data.pkl`, with its slash.
 fn root(file: &ModelFile, names: &[String]) -> Result<String> {
-    let mut roots = names.iter().filter_map(|name| name.strip_suffix("data.pkl")).filter(|root| {
-        root.is_empty() || (root.ends_with('/') && root.matches('/').count() == 1)
-    });
+    let mut roots = names
+        .iter()
+        .filter_map(|name| name.strip_suffix("data.pkl"))
+        .filter(|root| root.is_empty() || (root.ends_with('/') && root.matches('/').count() == 1));
     match (roots.next(), roots.next()) {
         (Some(root), None) => Ok(root.to_owned()),
         (None, _) => Err(file.invalid("", "a zip archive without data.pkl: not saved by PyTorch")),
@@ -111,7 +113,9 @@ fn entry(file: &ModelFile, zip: &mut Zip, index: usize, name: &str, budget: &mut
     }
     match method {
         CompressionMethod::Stored if size == compressed => {}
-        CompressionMethod::Stored => return Err(at_fault(format!("stored in {compressed} bytes, but of {size} bytes"))),
+        CompressionMethod::Stored => {
+            return Err(at_fault(format!("stored in {compressed} bytes, but of {size} bytes")));
+        }
         CompressionMethod::Deflated => {
             let left = budget.checked_sub(size);
             *budget = left.ok_or_else(|| at_fault(format!("inflates to {size} bytes, too many for this file")))?;
@@ -126,7 +130,9 @@ fn entry(file: &ModelFile, zip: &mut Zip, index: usize, name: &str, budget: &mut
         std::io::copy(&mut reader, &mut std::io::sink()).map_err(|e| at_fault(e.to_string()))?;
         let range = start.and_then(|start| Some(start..start.checked_add(length)?));
         let range = range.filter(|range| range.end <= file.bytes().len());
-        return range.map(|range| file.bytes().slice(range)).ok_or_else(|| at_fault("reaches past the file".to_owned()));
+        return range
+            .map(|range| file.bytes().slice(range))
+            .ok_or_else(|| at_fault("reaches past the file".to_owned()));
     }
     let mut bytes = Vec::new();
     let read = reader.by_ref().take(size.saturating_add(1)).read_to_end(&mut bytes);
@@ -148,7 +154,8 @@ fn declared_entries(bytes: &[u8]) -> Option<u64> {
         record.starts_with(b"PK\x05\x06") && (record.len() - RECORD) as u64 == comment
     })?;
     let entries = le(bytes, at + 10, 2)?;
-    let locator = at.checked_sub(LOCATOR).filter(|&at| bytes.get(at..).is_some_and(|rest| rest.starts_with(b"PK\x06\x07")));
+    let locator =
+        at.checked_sub(LOCATOR).filter(|&at| bytes.get(at..).is_some_and(|rest| rest.starts_with(b"PK\x06\x07")));
     match locator {
         Some(locator) => {
             let at = usize::try_from(le(bytes, locator + 8, 8)?).ok()?;

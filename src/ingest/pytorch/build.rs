@@ -19,21 +19,28 @@ pub(super) fn call(values: &mut Values<'_>, callee: Id, arguments: Id, instance:
     };
     let global = values.global(index);
     let Some(items) = values.items(arguments) else {
-        return Err(format!("calls {} with {}, expected a tuple", printable(&global.to_string()), values.kind(arguments)));
+        return Err(format!(
+            "calls {} with {}, expected a tuple",
+            printable(&global.to_string()),
+            values.kind(arguments)
+        ));
     };
     let items = first_few(items);
     let wrong = |what: &str| format!("{}: {what}", printable(&global.to_string()));
     let meaning = meaning(global);
-    if instance && !matches!(meaning, Meaning::Class | Meaning::Dict | Meaning::Sequence | Meaning::Inert | Meaning::Wrapper)
+    if instance
+        && !matches!(meaning, Meaning::Class | Meaning::Dict | Meaning::Sequence | Meaning::Inert | Meaning::Wrapper)
     {
         return Err(wrong("refused: an instance of what is no class"));
     }
     match meaning {
-        Meaning::RebuildTensor => {
-            tensor(values, &items, None).map_err(|e| wrong(&e))
-        }
+        Meaning::RebuildTensor => tensor(values, &items, None).map_err(|e| wrong(&e)),
         Meaning::RebuildTensorV3 => {
-            let dtype = items.get(6).copied().and_then(|id| dtype(values, id)).ok_or_else(|| wrong("expected an element type"))?;
+            let dtype = items
+                .get(6)
+                .copied()
+                .and_then(|id| dtype(values, id))
+                .ok_or_else(|| wrong("expected an element type"))?;
             tensor(values, &items, Some(dtype)).map_err(|e| wrong(&e))
         }
         Meaning::RebuildFromType => match items[..] {
@@ -59,7 +66,9 @@ pub(super) fn call(values: &mut Values<'_>, callee: Id, arguments: Id, instance:
             _ => Err(wrong("expected a class")),
         },
         Meaning::Class | Meaning::Inert => values.add(record(index)),
-        Meaning::Storage(..) | Meaning::UntypedStorage | Meaning::Dtype(..) => Err(wrong("is not called in a model file")),
+        Meaning::Storage(..) | Meaning::UntypedStorage | Meaning::Dtype(..) => {
+            Err(wrong("is not called in a model file"))
+        }
         Meaning::Function | Meaning::Refused => Err(wrong("refused: a call of a function that builds no tensor")),
     }
 }

@@ -44,7 +44,9 @@ pub(super) fn open<'a>(file: &ModelFile, bytes: &'a [u8], values: &mut Values<'a
     next(values, "magic number")?;
     let version = next(values, "version")?;
     if values.int(version) != Some(VERSION) {
-        return Err(file.invalid("", format!("expected version {VERSION} of the stream, found {}", values.kind(version))));
+        return Err(
+            file.invalid("", format!("expected version {VERSION} of the stream, found {}", values.kind(version)))
+        );
     }
     next(values, "system")?;
     let root = next(values, "object")?;
@@ -53,7 +55,13 @@ pub(super) fn open<'a>(file: &ModelFile, bytes: &'a [u8], values: &mut Values<'a
     Ok(Stream { root, records })
 }
 
-fn storages(file: &ModelFile, bytes: &[u8], start: usize, values: &Values<'_>, keys: Id) -> Result<HashMap<String, Bytes>> {
+fn storages(
+    file: &ModelFile,
+    bytes: &[u8],
+    start: usize,
+    values: &Values<'_>,
+    keys: Id,
+) -> Result<HashMap<String, Bytes>> {
     let keys = values.items(keys).ok_or_else(|| file.invalid("", "expected a list of storage keys"))?;
     let mut declared: HashMap<&str, (u64, usize)> = HashMap::new();
     for storage in &values.storages {

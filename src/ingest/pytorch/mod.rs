@@ -8,6 +8,7 @@ mod build;
 mod globals;
 mod legacy;
 mod pickle;
+mod scalar;
 mod value;
 mod walk;
 
@@ -139,7 +140,11 @@ fn model(
 }
 
 /// A tensor's place, checked against the bytes of its storage.
-fn place<'v>(tensor: &'v Tensor, storage: &'v Storage<'_>, records: &HashMap<String, Bytes>) -> Result<Place<'v>, String> {
+fn place<'v>(
+    tensor: &'v Tensor,
+    storage: &'v Storage<'_>,
+    records: &HashMap<String, Bytes>,
+) -> Result<Place<'v>, String> {
     let key: &str = &storage.key;
     let bytes = records.get(key).ok_or_else(|| format!("its storage '{}' is missing", crate::error::printable(key)))?;
     let (dtype, size) = &tensor.dtype;
@@ -149,10 +154,10 @@ fn place<'v>(tensor: &'v Tensor, storage: &'v Storage<'_>, records: &HashMap<Str
         let (length, found) = (storage.length, bytes.len());
         return Err(format!("its storage has {found} bytes, expected {length} elements of {unit} bytes"));
     }
-    let natural = |numbers: &[i64]| numbers.iter().map(|&number| usize::try_from(number).ok()).collect::<Option<Vec<_>>>();
-    let negative = || {
-        format!("negative sizes: offset {}, shape {:?}, strides {:?}", tensor.offset, tensor.shape, tensor.strides)
-    };
+    let natural =
+        |numbers: &[i64]| numbers.iter().map(|&number| usize::try_from(number).ok()).collect::<Option<Vec<_>>>();
+    let negative =
+        || format!("negative sizes: offset {}, shape {:?}, strides {:?}", tensor.offset, tensor.shape, tensor.strides);
     let offset = usize::try_from(tensor.offset).map_err(|_| negative())?;
     let (shape, strides) = natural(&tensor.shape).zip(natural(&tensor.strides)).ok_or_else(negative)?;
     let mut view = View { shape, strides, offset };
@@ -162,8 +167,10 @@ fn place<'v>(tensor: &'v Tensor, storage: &'v Storage<'_>, records: &HashMap<Str
         return Ok(Place { key, dtype, view });
     };
     let part = usize::try_from(start).ok().zip(usize::try_from(length).ok());
-    let (start, length) = part.filter(|(start, length)| start.checked_add(*length).is_some_and(|end| end <= available))
-        .ok_or_else(|| format!("a part of {length} from {start} reaches outside its storage of {available} elements"))?;
+    let (start, length) =
+        part.filter(|(start, length)| start.checked_add(*length).is_some_and(|end| end <= available)).ok_or_else(
+            || format!("a part of {length} from {start} reaches outside its storage of {available} elements"),
+        )?;
     view.check(length)?;
     view.offset = view.offset.saturating_add(start);
     Ok(Place { key, dtype, view })

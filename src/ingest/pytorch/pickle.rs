@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use super::build;
 use super::globals::{Meaning, meaning};
+use super::scalar::Reader;
 use super::value::{Global, Id, Value, Values};
 use crate::error::printable;
 
@@ -17,20 +18,20 @@ const MOST: usize = 3 << 20;
 /// # Errors
 /// Where in the pickle what was expected and what was found.
 pub(super) fn load<'a>(bytes: &'a [u8], values: &mut Values<'a>) -> Result<(Id, usize), String> {
-    let mut machine = Machine { bytes, at: 0, stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), values };
+    let mut machine =
+        Machine { bytes: Reader::new(bytes), stack: Vec::new(), marks: Vec::new(), memo: HashMap::new(), values };
     loop {
-        let at = machine.at;
+        let at = machine.bytes.at();
         match machine.step() {
             Ok(None) => {}
-            Ok(Some(id)) => return Ok((id, machine.at)),
+            Ok(Some(id)) => return Ok((id, machine.bytes.at())),
             Err(reason) => return Err(format!("pickle, byte {at}: {reason}")),
         }
     }
 }
 
 struct Machine<'a, 'v> {
-    bytes: &'a [u8],
-    at: usize,
+    bytes: Reader<'a>,
     stack: Vec<Id>,
     /// Heights of the stack at which a MARK lies.
     marks: Vec<usize>,
@@ -41,19 +42,20 @@ struct Machine<'a, 'v> {
 impl<'a> Machine<'a, '_> {
     /// One opcode; the value at STOP.
     fn step(&mut self) -> Result<Option<Id>, String> {
-        let opcode = self.byte()?;
+        let opcode = self.bytes.byte()?;
         match opcode {
             b'.' => return self.pop().map(Some),
             // Protocol and frames.
-            0x80 => match self.byte()? {
+            0x80 => match self.bytes.byte()? {
                 0..=5 => {}
                 version => return Err(format!("pickle protocol {version}, expected 0 to 5")),
             },
             0x95 => {
                 // A frame is only a hint for buffering, but it must not lie.
-                let length = self.length::<8>()?;
-                if length > self.bytes.len() - self.at {
-                    return Err(format!("a frame of {length} bytes, but {} are left", self.bytes.len() - self.at));
+                let length = self.bytes.length::<8>()?;
+                let left = self.bytes.left();
+                if length > left {
+                    return Err(format!("a frame of {length} bytes, but {left} are left"));
                 }
             }
             // Stack.
@@ -128,7 +130,7 @@ impl<'a> Machine<'a, '_> {
             }
             // Globals, instances, calls.
             b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.bytes.line()?, self.bytes.line()?);
                 let id = self.global(module, name)?;
                 self.push_id(id)?;
             }
@@ -146,7 +148,7 @@ impl<'a> Machine<'a, '_> {
                 self.call(operands[0], operands[1], true)?;
             }
             b'i' => {
-                let (module, name) = (self.line()?, self.line()?);
+                let (module, name) = (self.bytes.line()?, self.bytes.line()?);
                 let class = self.global(module, name)?;
                 let arguments = self.pop_mark()?;
                 self.call_with(class, arguments)?;
@@ -173,72 +175,11 @@ impl<'a> Machine<'a, '_> {
             0x82..=0x84 => return Err("an extension code: its meaning is not in the file".to_owned()),
             0x97 | 0x98 => return Err("an out-of-band buffer, which PyTorch does not write".to_owned()),
             _ => {
-                let value = self.scalar(opcode)?;
+                let value = self.bytes.scalar(opcode)?;
                 self.push(value)?;
             }
         }
         Ok(None)
-    }
-
-    /// Opcodes that push a scalar.
-    fn scalar(&mut self, opcode: u8) -> Result<Value<'a>, String> {
-        Ok(match opcode {
-            b'N' => Value::None,
-            0x88 | 0x89 => Value::Bool(opcode == 0x88),
-            b'K' => Value::Int(i64::from(self.byte()?)),
-            b'M' => Value::Int(i64::from(u16::from_le_bytes(self.array()?))),
-            b'J' => Value::Int(i64::from(i32::from_le_bytes(self.array()?))),
-            0x8a => {
-                let length = usize::from(self.byte()?);
-                long(self.take(length)?)
-            }
-            0x8b => {
-                let length = i32::from_le_bytes(self.array()?);
-                let length = usize::try_from(length).map_err(|_| format!("a LONG4 of {length} bytes"))?;
-                long(self.take(length)?)
-            }
-            b'I' => match self.line()? {
-                "00" => Value::Bool(false),
-                "01" => Value::Bool(true),
-                text => decimal_value(text)?,
-            },
-            b'L' => {
-                let text = self.line()?;
-                decimal_value(text.strip_suffix('L').unwrap_or(text))?
-            }
-            b'F' => {
-                let text = self.line()?;
-                text.parse::<f64>().map_err(|_| format!("expected a number, found '{}'", printable(text)))?;
-                Value::Number
-            }
-            b'G' => {
-                self.array::<8>()?;
-                Value::Number
-            }
-            b'X' => self.text::<4>()?,
-            0x8c => self.text::<1>()?,
-            0x8d => self.text::<8>()?,
-            b'B' => self.raw::<4>()?,
-            b'C' => self.raw::<1>()?,
-            0x8e | 0x96 => self.raw::<8>()?,
-            // Strings of Python 2: text where they are text.
-            b'T' => native(self.length::<4>().and_then(|length| self.take(length))?),
-            b'U' => native(self.length::<1>().and_then(|length| self.take(length))?),
-            b'S' => Value::Str(quoted(self.line()?)?),
-            b'V' => Value::Str(unescaped(self.line()?)?),
-            _ => return Err(format!("{opcode:#04x} is no pickle opcode")),
-        })
-    }
-
-    fn text<const N: usize>(&mut self) -> Result<Value<'a>, String> {
-        let length = self.length::<N>()?;
-        let text = std::str::from_utf8(self.take(length)?).map_err(|_| "a string that is not UTF-8".to_owned())?;
-        Ok(Value::Str(Cow::Borrowed(text)))
-    }
-
-    fn raw<const N: usize>(&mut self) -> Result<Value<'a>, String> {
-        let length = self.length::<N>()?;
-        Ok(Value::Bytes(self.take(length)?))
     }
 
     fn global(&mut self, module: &'a str, name: &'a str) -> Result<Id, String> {
@@ -370,49 +311,12 @@ impl<'a> Machine<'a, '_> {
     }
 
     fn memo_key(&mut self, long: bool) -> Result<u64, String> {
-        Ok(if long { u64::from(u32::from_le_bytes(self.array()?)) } else { u64::from(self.byte()?) })
+        Ok(if long { u64::from(u32::from_le_bytes(self.bytes.array()?)) } else { u64::from(self.bytes.byte()?) })
     }
 
     fn decimal(&mut self) -> Result<u64, String> {
-        let text = self.line()?;
+        let text = self.bytes.line()?;
         text.parse().map_err(|_| format!("expected a memo key, found '{}'", printable(text)))
-    }
-
-    // The bytes.
-
-    fn take(&mut self, length: usize) -> Result<&'a [u8], String> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let taken = rest.get(..length).ok_or_else(|| match rest.is_empty() {
-            true => "the pickle ends without STOP".to_owned(),
-            false => format!("expected {length} bytes, {} are left", rest.len()),
-        })?;
-        self.at += length;
-        Ok(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let (array, _) = self.take(N)?.split_first_chunk::<N>().ok_or("too short")?;
-        Ok(*array)
-    }
-
-    fn byte(&mut self) -> Result<u8, String> {
-        self.array::<1>().map(|[byte]| byte)
-    }
-
-    /// A length of `N` bytes, little-endian.
-    fn length<const N: usize>(&mut self) -> Result<usize, String> {
-        let bytes = self.array::<N>()?;
-        let length = bytes.iter().rev().fold(0u64, |length, &byte| length << 8 | u64::from(byte));
-        usize::try_from(length).map_err(|_| format!("a length of {length}"))
-    }
-
-    /// The text up to the next line feed.
-    fn line(&mut self) -> Result<&'a str, String> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let end = rest.iter().position(|&byte| byte == b'\n').ok_or("the pickle ends within a line")?;
-        let line = self.take(end)?;
-        self.take(1)?;
-        std::str::from_utf8(line).map_err(|_| "a line that is not UTF-8".to_owned())
     }
 }
 
@@ -422,62 +326,4 @@ fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, String> {
         return Err("a key without a value".to_owned());
     }
     Ok(pairs.iter().map(|&[key, value]| (key, value)).collect())
-}
-
-/// A two's complement little-endian integer.
-fn long(bytes: &[u8]) -> Value<'static> {
-    let sign = if bytes.last().is_some_and(|&top| top & 0x80 != 0) { 0xff } else { 0 };
-    let (low, high) = bytes.split_at(bytes.len().min(8));
-    if high.iter().any(|&byte| byte != sign) {
-        return Value::Number;
-    }
-    let mut padded = [sign; 8];
-    padded[..low.len()].copy_from_slice(low);
-    let value = i64::from_le_bytes(padded);
-    // The sign byte of the eight must agree with that of the whole.
-    if (value < 0) == (sign == 0xff) { Value::Int(value) } else { Value::Number }
-}
-
-fn decimal_value(text: &str) -> Result<Value<'static>, String> {
-    if let Ok(value) = text.trim().parse() {
-        return Ok(Value::Int(value));
-    }
-    let digits = text.trim().trim_start_matches(['-', '+']);
-    match !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => Ok(Value::Number),
-        false => Err(format!("expected an integer, found '{}'", printable(text))),
-    }
-}
-
-fn native(bytes: &[u8]) -> Value<'_> {
-    std::str::from_utf8(bytes).map_or(Value::Bytes(bytes), |text| Value::Str(Cow::Borrowed(text)))
-}
-
-/// A string between quotes; escapes within are those of Python and only simple ones are needed.
-fn quoted(text: &str) -> Result<Cow<'_, str>, String> {
-    let inner = ['\'', '"'].iter().find_map(|&quote| text.strip_prefix(quote)?.strip_suffix(quote));
-    match inner {
-        Some(inner) if !inner.contains('\\') => Ok(Cow::Borrowed(inner)),
-        Some(_) => Err("a quoted string with escapes".to_owned()),
-        None => Err("a quoted string without its quotes".to_owned()),
-    }
-}
-
-/// A line of raw-unicode-escape text: `\uXXXX` and `\UXXXXXXXX` stand for characters.
-fn unescaped(text: &str) -> Result<Cow<'_, str>, String> {
-    if !text.contains("\\u") && !text.contains("\\U") {
-        return Ok(Cow::Borrowed(text));
-    }
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find("\\u").into_iter().chain(rest.find("\\U")).min() {
-        out.push_str(rest.get(..at).unwrap_or_default());
-        let digits = if rest.get(at..at + 2) == Some("\\u") { 4 } else { 8 };
-        let code = rest.get(at + 2..at + 2 + digits).ok_or("a cut character escape")?;
-        let character = u32::from_str_radix(code, 16).ok().and_then(char::from_u32);
-        out.push(character.ok_or_else(|| format!("no character '{}'", printable(code)))?);
-        rest = rest.get(at + 2 + digits..).unwrap_or_default();
-    }
-    out.push_str(rest);
-    Ok(Cow::Owned(out))
 }

@@ -18,12 +18,12 @@ const MOST: usize = 3 << 20;
 #[derive(Debug)]
 pub(super) enum Value<'a> {
     None,
-    Bool(bool),
+    Bool,
     Int(i64),
     /// A number that is of no use here: floating-point, or an integer beyond 64 bits.
     Number,
     Str(Cow<'a, str>),
-    Bytes(&'a [u8]),
+    Bytes,
     List(Vec<Id>),
     Tuple(Vec<Id>),
     /// Keys and values in the order of insertion; a later equal key wins.
@@ -128,7 +128,11 @@ impl<'a> Values<'a> {
     /// Too many of them.
     pub(super) fn charge(&mut self, more: usize) -> Result<(), String> {
         self.references = self.references.saturating_add(more);
-        if self.references > MOST { Err(format!("the pickle's values refer more than {MOST} times to others")) } else { Ok(()) }
+        if self.references > MOST {
+            Err(format!("the pickle's values refer more than {MOST} times to others"))
+        } else {
+            Ok(())
+        }
     }
 
     pub(super) fn get(&self, id: Id) -> &Value<'a> {
@@ -160,10 +164,10 @@ impl<'a> Values<'a> {
     pub(super) fn kind(&self, id: Id) -> String {
         match self.get(id) {
             Value::None => "None".to_owned(),
-            Value::Bool(_) => "a boolean".to_owned(),
+            Value::Bool => "a boolean".to_owned(),
             Value::Int(_) | Value::Number => "a number".to_owned(),
             Value::Str(_) => "a string".to_owned(),
-            Value::Bytes(_) => "bytes".to_owned(),
+            Value::Bytes => "bytes".to_owned(),
             Value::List(_) => "a list".to_owned(),
             Value::Tuple(_) => "a tuple".to_owned(),
             Value::Dict(_) => "a dict".to_owned(),

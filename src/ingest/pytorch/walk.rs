@@ -18,8 +18,22 @@ const MOST_NAME_BYTES: usize = 64 << 20;
 
 /// Keys of a checkpoint under which the model itself stands.
 const WRAPPERS: &[&str] = &[
-    "state_dict", "model_state_dict", "model_state", "model", "model_ema", "module", "net", "net_state_dict", "network",
-    "params", "params_ema", "parameters", "weights", "ema", "ema_state_dict", "state_dict_ema",
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "model_ema",
+    "module",
+    "net",
+    "net_state_dict",
+    "network",
+    "params",
+    "params_ema",
+    "parameters",
+    "weights",
+    "ema",
+    "ema_state_dict",
+    "state_dict_ema",
 ];
 
 /// A tensor in the object.
@@ -36,7 +50,15 @@ pub(super) struct Found {
 /// # Errors
 /// A container that holds itself, or is nested too deeply.
 pub(super) fn tensors(values: &Values<'_>, root: Id) -> Result<(Vec<Found>, Vec<Skipped>), String> {
-    let mut walk = Walk { values, path: Vec::new(), active: Vec::new(), entries: 0, name_bytes: 0, found: vec![], skipped: vec![] };
+    let mut walk = Walk {
+        values,
+        path: Vec::new(),
+        active: Vec::new(),
+        entries: 0,
+        name_bytes: 0,
+        found: vec![],
+        skipped: vec![],
+    };
     match values.get(root) {
         Value::Dict(pairs) => walk.checkpoint(root, pairs)?,
         _ => walk.visit(root, Owner::Unknown)?,
@@ -241,7 +263,11 @@ impl<'v> Walk<'v, '_> {
 
     fn count(&mut self) -> Result<(), String> {
         self.entries += 1;
-        if self.entries > MOST_ENTRIES { Err(format!("more than {MOST_ENTRIES} paths lead through the pickled object")) } else { Ok(()) }
+        if self.entries > MOST_ENTRIES {
+            Err(format!("more than {MOST_ENTRIES} paths lead through the pickled object"))
+        } else {
+            Ok(())
+        }
     }
 
     fn name(&mut self) -> Result<String, String> {
@@ -257,7 +283,11 @@ impl<'v> Walk<'v, '_> {
 /// Keys of a checkpoint that belong to the training, not to the model.
 fn is_training_state(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    key.starts_with("optim") || key.ends_with("optimizer") || key.contains("scheduler") || key.contains("rng_state") || key == "scaler"
+    key.starts_with("optim")
+        || key.ends_with("optimizer")
+        || key.contains("scheduler")
+        || key.contains("rng_state")
+        || key == "scaler"
 }
 
 /// Whether a key names exponential moving averages.

@@ -72,7 +72,10 @@ fn spans_cover_the_file_once() {
 #[test]
 fn element_types() {
     let entry = |dtype: &str, shape: &str, bytes: usize| {
-        file(&format!(r#"{{"c.weight": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [0, {bytes}]}}}}"#), bytes)
+        file(
+            &format!(r#"{{"c.weight": {{"dtype": "{dtype}", "shape": {shape}, "data_offsets": [0, {bytes}]}}}}"#),
+            bytes,
+        )
     };
     refused(&entry("F128", "[1]", 16), &["c.weight", "F128"]);
     refused(&entry("F8_E4M3", "[1,1,3,3]", 9), &["c.weight", "F8_E4M3", "bfloat16"]);

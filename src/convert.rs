@@ -188,9 +188,8 @@ impl ArrowValue for Pca {
 
     fn from_row(row: Row<'_>) -> Result<Self> {
         let (items, rows, columns) = row.matrix("components", DataType::Float64)?;
-        let components =
-            Array2::from_shape_vec((rows, columns), items.as_primitive::<Float64Type>().values().to_vec())
-                .map_err(|e| exec_datafusion_err!("components: {e}"))?;
+        let components = Array2::from_shape_vec((rows, columns), items.as_primitive::<Float64Type>().values().to_vec())
+            .map_err(|e| exec_datafusion_err!("components: {e}"))?;
         let pca = Pca {
             n: row.count("n")?,
             n_skipped: row.count("n_skipped")?,
@@ -200,7 +199,10 @@ impl ArrowValue for Pca {
             explained_variance_ratio: row.doubles("explained_variance_ratio")?,
         };
         if pca.mean.len() != columns || rows != columns {
-            return exec_err!("a fit of {} numbers must have as many components, found {rows} x {columns}", pca.mean.len());
+            return exec_err!(
+                "a fit of {} numbers must have as many components, found {rows} x {columns}",
+                pca.mean.len()
+            );
         }
         Ok(pca)
     }

@@ -113,7 +113,8 @@ pub fn printable(text: &str) -> String {
             break;
         }
         // Bidirectional overrides reorder what a terminal shows: as misleading as an escape sequence.
-        let hidden = c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let hidden =
+            c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         if hidden { out.extend(c.escape_default()) } else { out.push(c) }
     }
     out

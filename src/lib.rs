@@ -13,6 +13,9 @@
 //! # }
 //! ```
 
+// What input can reach must not panic; tests may.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
 mod convert;
 mod subquery;
 

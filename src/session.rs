@@ -172,7 +172,9 @@ fn plain(text: &str) -> &str {
     let text = text.split_once("coercion failed with: ").map_or(text, |(_, inner)| inner);
     let text = text.split_once(" No function matches the given name").map_or(text, |(own, _)| own);
     let mut text = text.trim_end_matches('.');
-    for prefix in ["Execution error: ", "Error during planning: ", "Optimizer rule 'simplify_expressions' failed caused by "] {
+    for prefix in
+        ["Execution error: ", "Error during planning: ", "Optimizer rule 'simplify_expressions' failed caused by "]
+    {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
     text

@@ -7,6 +7,7 @@
 //! which is one row, is shared in the same way.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,9 +40,9 @@ impl Folder<'_> {
         Box::pin(async move {
             let mut values: HashMap<LogicalPlan, ScalarValue> = HashMap::new();
             for subquery in scalar_subqueries(&plan)? {
-                if !values.contains_key(&subquery) {
-                    let value = self.scalar(subquery.clone()).await?;
-                    values.insert(subquery, value);
+                if let Entry::Vacant(entry) = values.entry(subquery) {
+                    let value = self.scalar(entry.key().clone()).await?;
+                    entry.insert(value);
                 }
             }
             if values.is_empty() { Ok(plan) } else { substitute(plan, &values) }
@@ -53,7 +54,11 @@ impl Folder<'_> {
         let plan = self.fold(subquery).await?;
         let plan = self.share_aggregates(plan).await?;
         let mut row = self.row(plan).await?;
-        if row.len() == 1 { Ok(row.remove(0)) } else { exec_err!("a scalar subquery must have one column, found {}", row.len()) }
+        if row.len() == 1 {
+            Ok(row.remove(0))
+        } else {
+            exec_err!("a scalar subquery must have one column, found {}", row.len())
+        }
     }
 
     /// Replaces each outermost aggregate without GROUP BY by its row.
@@ -89,7 +94,9 @@ impl Folder<'_> {
         let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
         let row = match batches.iter().find(|batch| batch.num_rows() > 0) {
             _ if rows > 1 => return exec_err!("a scalar subquery must have at most one row, found {rows}"),
-            Some(batch) => batch.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_>>()?,
+            Some(batch) => {
+                batch.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_>>()?
+            }
             None => {
                 let fields = key.schema().fields().iter();
                 fields.map(|field| ScalarValue::try_from(field.data_type())).collect::<Result<Vec<_>>>()?
@@ -149,9 +156,10 @@ fn is_single_row(node: &LogicalPlan) -> bool {
 /// A relation of this one row.
 fn one_row(row: &[ScalarValue], schema: &DFSchemaRef) -> Result<LogicalPlan> {
     let empty = EmptyRelation { produce_one_row: true, schema: Arc::new(datafusion::common::DFSchema::empty()) };
-    let columns = row.iter().zip(schema.iter()).map(|(value, (qualifier, field))| {
-        lit(value.clone()).alias_qualified(qualifier.cloned(), field.name())
-    });
+    let columns = row
+        .iter()
+        .zip(schema.iter())
+        .map(|(value, (qualifier, field))| lit(value.clone()).alias_qualified(qualifier.cloned(), field.name()));
     Ok(LogicalPlan::Projection(Projection::try_new(columns.collect(), Arc::new(LogicalPlan::EmptyRelation(empty)))?))
 }
 

@@ -59,12 +59,7 @@ type Results = mpsc::Receiver<(usize, Result<Extracted<Encoded>>)>;
 pub(super) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let metadata = arguments.metadata.as_deref().map(Metadata::open).transpose()?;
     let (files, links) = ingest::walk(&arguments.inputs)?;
-    let options = Options {
-        metadata,
-        task: arguments.task,
-        data_type: arguments.data_type,
-        strict: arguments.strict,
-    };
+    let options = Options { metadata, task: arguments.task, data_type: arguments.data_type, strict: arguments.strict };
     ingest::names(&files, &options)?;
     let mut summary = Summary::new(files.len(), links, &options, &files);
     let mut ingest = Ingest::start(&arguments.dataset, arguments.replace).await?;
@@ -119,7 +114,8 @@ async fn add_all(ingest: &mut Ingest, results: &mut Results, summary: &mut Summa
 
 async fn add(ingest: &mut Ingest, extracted: Extracted<Encoded>) -> Result<Line> {
     let Extracted { format, model, record, skipped, .. } = extracted;
-    let mut line = Line { model, format, layers: 0, filters: 0, nonfinite: 0, outcome: None, unknown: Vec::new(), skipped };
+    let mut line =
+        Line { model, format, layers: 0, filters: 0, nonfinite: 0, outcome: None, unknown: Vec::new(), skipped };
     if let Some(encoded) = record {
         line.layers = encoded.record.layers.len();
         line.filters = encoded.n_filters() as u64;
@@ -183,7 +179,8 @@ struct Summary {
 
 impl Summary {
     fn new(files: usize, links: Vec<Skipped>, options: &Options, paths: &[PathBuf]) -> Self {
-        let target = if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target =
+            if std::io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let style = ProgressStyle::with_template("{bar:30} {pos}/{len} models  {elapsed} (about {eta} left)");
         let progress = ProgressBar::with_draw_target(Some(files as u64), target)
             .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -206,8 +203,9 @@ impl Summary {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}", table(&["model", "format", "layers", "filters", "remarks"], &[2, 3], rows))?;
         let stored = self.lines.values().filter(|line| line.outcome.is_some());
-        let (models, layers, filters) = stored
-            .fold((0, 0, 0), |(models, layers, filters), line| (models + 1, layers + line.layers as u64, filters + line.filters));
+        let (models, layers, filters) = stored.fold((0, 0, 0), |(models, layers, filters), line| {
+            (models + 1, layers + line.layers as u64, filters + line.filters)
+        });
         let done = match version {
             Some(version) => format!("{} is at version {version}", printable(dataset)),
             None => format!("nothing to do: {} is unchanged", printable(dataset)),
@@ -233,7 +231,11 @@ impl Summary {
                 .collect();
             if !unknown.is_empty() {
                 let option = key.replace('_', "-");
-                writeln!(out, "note: {key} is '{UNKNOWN}' for {} (--{option} or --metadata tells it)", unknown.join(", "))?;
+                writeln!(
+                    out,
+                    "note: {key} is '{UNKNOWN}' for {} (--{option} or --metadata tells it)",
+                    unknown.join(", ")
+                )?;
             }
         }
         for (line, name) in &self.unmatched {

@@ -44,7 +44,18 @@ fn as_table(extracted: &Extracted) -> String {
             lines.push(headline(record));
             lines.push(String::new());
             lines.push(table(
-                &["layer", "depth", "decile", "name", "shape", "filters", "sparsity", "entropy", "H/T_H", "orthogonality"],
+                &[
+                    "layer",
+                    "depth",
+                    "decile",
+                    "name",
+                    "shape",
+                    "filters",
+                    "sparsity",
+                    "entropy",
+                    "H/T_H",
+                    "orthogonality",
+                ],
                 &[0, 1, 2, 4, 5, 6, 7, 8, 9],
                 record.layers.iter().map(row),
             ));
@@ -95,7 +106,8 @@ fn row(layer: &LayerRecord) -> Vec<String> {
 }
 
 fn as_json(extracted: &Extracted) -> Result<String> {
-    let layers: Vec<serde_json::Value> = extracted.record.iter().flat_map(|record| &record.layers).map(layer_json).collect();
+    let layers: Vec<serde_json::Value> =
+        extracted.record.iter().flat_map(|record| &record.layers).map(layer_json).collect();
     let skipped: Vec<serde_json::Value> = extracted
         .skipped
         .iter()

@@ -57,7 +57,9 @@ impl Output {
     /// Refuses bytes that a terminal cannot show.
     pub fn new(format: Format, file: Option<PathBuf>) -> Result<Self> {
         if file.is_none() && on_terminal() && matches!(format, Format::Parquet | Format::Arrow) {
-            return Err(Error::Usage("Parquet and Arrow are not for a terminal: name a file with --output, or use a pipe".into()));
+            return Err(Error::Usage(
+                "Parquet and Arrow are not for a terminal: name a file with --output, or use a pipe".into(),
+            ));
         }
         Ok(Output { format, file })
     }
@@ -80,7 +82,12 @@ impl Output {
         renamed
     }
 
-    async fn write_to(&self, mut rows: SendableRecordBatchStream, out: impl Write + Send, terminal: bool) -> Result<()> {
+    async fn write_to(
+        &self,
+        mut rows: SendableRecordBatchStream,
+        out: impl Write + Send,
+        terminal: bool,
+    ) -> Result<()> {
         let mut sink = Sink::new(self.format, self.file.is_some(), rows.schema(), out, terminal)?;
         while let Some(batch) = rows.next().await {
             sink.write(&batch?)?;
@@ -92,7 +99,7 @@ impl Output {
 /// A writer of one format.
 enum Sink<W: Write + Send> {
     Table { out: W, batches: Vec<RecordBatch>, schema: SchemaRef, terminal: bool },
-    Csv { writer: arrow::csv::Writer<W>, schema: SchemaRef },
+    Csv { writer: Box<arrow::csv::Writer<W>>, schema: SchemaRef },
     Json(arrow::json::Writer<W, JsonArray>),
     Parquet(Box<ArrowWriter<W>>),
     ArrowFile(Box<FileWriter<W>>),
@@ -108,7 +115,7 @@ impl<W: Write + Send> Sink<W> {
                 let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(out);
                 // Without a row there would be no header either.
                 writer.write(&RecordBatch::new_empty(Arc::clone(&schema))).map_err(written)?;
-                Sink::Csv { writer, schema }
+                Sink::Csv { writer: Box::new(writer), schema }
             }
             Format::Json => Sink::Json(WriterBuilder::new().with_explicit_nulls(true).build(out)),
             Format::Parquet => Sink::Parquet(Box::new(ArrowWriter::try_new(out, schema, None).map_err(written)?)),
@@ -172,7 +179,11 @@ fn as_table(batches: &[RecordBatch], schema: &SchemaRef, terminal: bool) -> Resu
 /// The schema of a CSV file: nested columns become text.
 fn flat_schema(schema: &Schema) -> SchemaRef {
     let fields = schema.fields().iter().map(|field| {
-        if field.data_type().is_nested() { Arc::new(Field::new(field.name(), DataType::Utf8, true)) } else { Arc::clone(field) }
+        if field.data_type().is_nested() {
+            Arc::new(Field::new(field.name(), DataType::Utf8, true))
+        } else {
+            Arc::clone(field)
+        }
     });
     Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }

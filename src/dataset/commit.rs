@@ -129,7 +129,8 @@ impl Ingest {
         self.add_metadata_columns(&mut dataset).await?;
         let models = models_batch(&self.uploaded, &dataset.columns("models")?);
         let models = models.map_err(|e| failed(&self.store, "the models cannot be written", e))?;
-        let layers = layers_batch(&self.uploaded).map_err(|e| failed(&self.store, "the layers cannot be written", e))?;
+        let layers =
+            layers_batch(&self.uploaded).map_err(|e| failed(&self.store, "the layers cannot be written", e))?;
         for (table, batch) in [("models", models), ("layers", layers)] {
             let add = self.put_table_file(table, &batch).await?;
             let handle = if table == "models" { &mut dataset.models } else { &mut dataset.layers };
@@ -137,9 +138,10 @@ impl Ingest {
             appended.map_err(|e| failed(&self.store, &format!("the commit to '{table}' failed"), e))?;
         }
         let now = Utc::now().timestamp_millis();
-        let adds = self.uploaded.iter().map(|encoded| {
-            Action::Add(add(&encoded.path, encoded.size, now, encoded.keys(), encoded.stats.clone()))
-        });
+        let adds = self
+            .uploaded
+            .iter()
+            .map(|encoded| Action::Add(add(&encoded.path, encoded.size, now, encoded.keys(), encoded.stats.clone())));
         let removes = self.replaced.iter().map(|file| Action::Remove(remove(file, now)));
         let actions = adds.chain(removes).collect();
         let appended = append(&mut dataset.filters, actions, &PARTITION_KEYS).await;

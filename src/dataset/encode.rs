@@ -147,7 +147,9 @@ fn filter_properties() -> WriterProperties {
     // is what a general compressor, if one is wanted, gains most from.
     let builder = WEIGHT_COLUMNS.iter().fold(properties(), |builder, name| {
         let column = ColumnPath::from(*name);
-        builder.set_column_dictionary_enabled(column.clone(), false).set_column_encoding(column, Encoding::BYTE_STREAM_SPLIT)
+        builder
+            .set_column_dictionary_enabled(column.clone(), false)
+            .set_column_encoding(column, Encoding::BYTE_STREAM_SPLIT)
     });
     builder
         .set_sorting_columns(Some(vec![SortingColumn { column_idx: 0, descending: false, nulls_first: false }]))
@@ -163,31 +165,24 @@ pub(super) fn table_file(batch: &RecordBatch) -> Result<Bytes, ParquetError> {
 
 /// Delta's statistics: rows, and the ranges of the keys that other engines prune by.
 fn stats(record: &ModelRecord) -> String {
-    let layers = &record.layers;
-    let range = |of: fn(&LayerRecord) -> f64| {
-        layers.iter().map(of).fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), x| (lo.min(x), hi.max(x)))
+    let range = |of: &dyn Fn(&LayerRecord) -> f64| {
+        let values = record.layers.iter().map(of);
+        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), x| (lo.min(x), hi.max(x)))
     };
-    let ints: [(&str, fn(&LayerRecord) -> f64); 3] = [
-        ("layer", |layer| layer.layer as f64),
-        ("conv_depth", |layer| layer.conv_depth as f64),
-        ("depth_decile", |layer| f64::from(layer.depth_decile)),
-    ];
-    let (mut min, mut max, mut nulls) = (serde_json::Map::new(), serde_json::Map::new(), serde_json::Map::new());
-    for (name, of) in ints {
-        let (lo, hi) = range(of);
-        min.insert(name.into(), (lo as i64).into());
-        max.insert(name.into(), (hi as i64).into());
-        nulls.insert(name.into(), 0.into());
-    }
-    let (lo, hi) = range(|layer| layer.conv_depth_norm);
-    min.insert("conv_depth_norm".into(), lo.into());
-    max.insert("conv_depth_norm".into(), hi.into());
-    nulls.insert("conv_depth_norm".into(), 0.into());
+    let whole = |of: &dyn Fn(&LayerRecord) -> usize| {
+        let (lo, hi) = range(&|layer| of(layer) as f64);
+        (lo as i64, hi as i64)
+    };
+    let layer = whole(&|layer| layer.layer);
+    let depth = whole(&|layer| layer.conv_depth);
+    let decile = whole(&|layer| layer.depth_decile.into());
+    let norm = range(&|layer| layer.conv_depth_norm);
+    let keys = |layer: i64, depth: i64, norm: f64, decile: i64| serde_json::json!({ "layer": layer, "conv_depth": depth, "conv_depth_norm": norm, "depth_decile": decile });
     serde_json::json!({
         "numRecords": record.n_filters(),
-        "minValues": min,
-        "maxValues": max,
-        "nullCount": nulls,
+        "minValues": keys(layer.0, depth.0, norm.0, decile.0),
+        "maxValues": keys(layer.1, depth.1, norm.1, decile.1),
+        "nullCount": { "layer": 0, "conv_depth": 0, "conv_depth_norm": 0, "depth_decile": 0 },
     })
     .to_string()
 }

@@ -11,6 +11,7 @@
 
 mod commit;
 mod encode;
+mod interleave;
 mod rows;
 mod scan;
 mod snapshot;

@@ -66,14 +66,14 @@ pub(super) fn layers_batch(models: &[Encoded]) -> Result<RecordBatch, ArrowError
             layers.map(move |(layer, &filters)| Row { model, layer, filters })
         })
         .collect();
-    let text = |of: for<'r> fn(&Row<'r>) -> &'r str| {
-        Arc::new(StringArray::from_iter_values(rows.iter().map(of))) as ArrayRef
-    };
+    let text =
+        |of: for<'r> fn(&Row<'r>) -> &'r str| Arc::new(StringArray::from_iter_values(rows.iter().map(of))) as ArrayRef;
     let int = |of: fn(&LayerRecord) -> Option<usize>| {
         Arc::new(rows.iter().map(|row| of(row.layer).map(|n| n as i32)).collect::<Int32Array>()) as ArrayRef
     };
+    // A layer without a finite filter has no quality: NULL rather than NaN.
     let double = |of: fn(&LayerRecord) -> Option<f64>| {
-        Arc::new(rows.iter().map(|row| of(row.layer)).collect::<Float64Array>()) as ArrayRef
+        Arc::new(rows.iter().map(|row| of(row.layer).filter(|x| !x.is_nan())).collect::<Float64Array>()) as ArrayRef
     };
     let moments = |of: fn(&LayerRecord) -> &Moments| {
         let values: Vec<Option<Moments>> = rows.iter().map(|row| Some(of(row.layer).clone())).collect();

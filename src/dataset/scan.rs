@@ -15,8 +15,8 @@ use datafusion::catalog::Session;
 use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, DFSchema, DataFusionError, Result, ScalarValue, Statistics, exec_err};
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::datasource::table_schema::TableSchema;
 use datafusion::datasource::{TableProvider, TableType};
@@ -29,9 +29,9 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use object_store::ObjectMeta;
 
+use super::interleave::interleave;
 use super::snapshot::{Snapshot, data_id};
 use super::tables::DataFile;
-use crate::functions::interleave;
 use crate::schema::{self, PARTITION_KEYS, WEIGHT_COLUMNS, WEIGHTS};
 use crate::store::Store;
 
@@ -49,7 +49,12 @@ pub struct FileTable {
 }
 
 impl FileTable {
-    fn new(store: &Store, file_schema: &SchemaRef, constants: Vec<FieldRef>, files: Vec<PartitionedFile>) -> Result<Self> {
+    fn new(
+        store: &Store,
+        file_schema: &SchemaRef,
+        constants: Vec<FieldRef>,
+        files: Vec<PartitionedFile>,
+    ) -> Result<Self> {
         let table_schema = TableSchema::builder(Arc::clone(file_schema)).with_table_partition_cols(constants).build();
         Ok(FileTable {
             store: ObjectStoreUrl::parse(store.root_url())?,
@@ -83,7 +88,8 @@ impl FileTable {
 
     /// The files for which no condition on constants is false or NULL.
     fn matching(&self, state: &dyn Session, filters: &[Expr]) -> Result<Vec<PartitionedFile>> {
-        let constant = filters.iter().filter(|filter| matches!(self.pushdown(filter), TableProviderFilterPushDown::Exact));
+        let constant =
+            filters.iter().filter(|filter| matches!(self.pushdown(filter), TableProviderFilterPushDown::Exact));
         let Some(condition) = conjunction(constant.cloned()) else { return Ok(self.files.clone()) };
         if self.files.is_empty() {
             return Ok(Vec::new());
@@ -119,7 +125,8 @@ impl FileTable {
             .with_metadata_size_hint(FOOTER_HINT)
             .with_enable_page_index(false)
             .with_parquet_file_reader_factory(Arc::new(CachedParquetFileReaderFactory::new(object_store, cache)));
-        let pruning = filters.iter().filter(|filter| matches!(self.pushdown(filter), TableProviderFilterPushDown::Inexact));
+        let pruning =
+            filters.iter().filter(|filter| matches!(self.pushdown(filter), TableProviderFilterPushDown::Inexact));
         if let Some(condition) = conjunction(pruning.cloned()) {
             let schema = DFSchema::try_from(Arc::clone(&self.schema))?;
             source = source.with_predicate(state.create_physical_expr(condition, &schema)?);
@@ -251,9 +258,11 @@ impl FilterTable {
     /// `weights`, the keys, the free metadata.
     fn columns(files: &FileTable) -> Vec<FieldRef> {
         let constants = files.table_schema.table_partition_cols();
-        let place = files.schema.fields().iter().filter(|field| {
-            !WEIGHT_COLUMNS.contains(&field.name().as_str()) && !files.is_constant(field.name())
-        });
+        let place = files
+            .schema
+            .fields()
+            .iter()
+            .filter(|field| !WEIGHT_COLUMNS.contains(&field.name().as_str()) && !files.is_constant(field.name()));
         let of_key = |key: &str| constants.iter().find(|field| field.name() == key).cloned();
         let free = constants.iter().filter(|field| !PARTITION_KEYS.contains(&field.name().as_str()));
         let weights = Arc::new(Field::new(WEIGHTS, schema::weights_type(), false));
@@ -268,17 +277,13 @@ impl FilterTable {
 
     /// The expression of a column of this table over the scanned columns.
     fn expression(&self, field: &Field, scanned: &Schema, state: &dyn Session) -> Result<ProjectionExpr> {
-        let column = |name: &str| -> Result<Arc<dyn PhysicalExpr>> { Ok(Arc::new(Column::new_with_schema(name, scanned)?)) };
+        let column =
+            |name: &str| -> Result<Arc<dyn PhysicalExpr>> { Ok(Arc::new(Column::new_with_schema(name, scanned)?)) };
         let expr = if field.name() == WEIGHTS {
             let columns = WEIGHT_COLUMNS.iter().map(|name| column(name)).collect::<Result<Vec<_>>>()?;
             let options = Arc::clone(state.config().options());
-            let call = ScalarFunctionExpr::new(
-                WEIGHTS,
-                Arc::new(interleave()),
-                columns,
-                Arc::new(field.clone()),
-                options,
-            );
+            let call =
+                ScalarFunctionExpr::new(WEIGHTS, Arc::new(interleave()), columns, Arc::new(field.clone()), options);
             Arc::new(call.with_nullable(false)) as Arc<dyn PhysicalExpr>
         } else {
             cast(column(field.name())?, scanned, field.data_type().clone())?
@@ -331,11 +336,8 @@ impl TableProvider for FilterTable {
             return Ok(scan);
         }
         let scanned = scan.schema();
-        let expressions = wanted
-            .fields()
-            .iter()
-            .map(|field| self.expression(field, &scanned, state))
-            .collect::<Result<Vec<_>>>()?;
+        let expressions =
+            wanted.fields().iter().map(|field| self.expression(field, &scanned, state)).collect::<Result<Vec<_>>>()?;
         Ok(Arc::new(ProjectionExec::try_new(expressions, scan)?))
     }
 }

@@ -59,9 +59,10 @@ impl Known {
         wanted.insert("data_type".into(), &record.data_type);
         let own = schema::models();
         let free = |name: &str| own.field_with_name(name).is_err() || wanted.contains_key(name);
-        let differing = self.columns.iter().find(|(name, value)| {
-            free(name) && value.as_deref() != wanted.get(&name.to_lowercase()).copied()
-        });
+        let differing = self
+            .columns
+            .iter()
+            .find(|(name, value)| free(name) && value.as_deref() != wanted.get(&name.to_lowercase()).copied());
         let missing = wanted.keys().find(|name| !self.columns.keys().any(|known| known.eq_ignore_ascii_case(name)));
         differing.map(|(name, _)| name).or(missing).map(|name| format!("with another '{name}'"))
     }

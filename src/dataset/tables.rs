@@ -76,7 +76,9 @@ impl Dataset {
             if !exists(&store, table).await? {
                 return Err(Error::dataset(
                     store.name(),
-                    format!("is not a data set: expected the Delta table '{table}' in it, found none (filterdb ingest makes one)"),
+                    format!(
+                        "is not a data set: expected the Delta table '{table}' in it, found none (filterdb ingest makes one)"
+                    ),
                 ));
             }
             delta.load().await.map_err(|e| failed(&store, &format!("the log of '{table}' cannot be read"), e))?;

@@ -9,9 +9,9 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
 use super::arguments::{constant, failed, literal, number, number_list, structure};
-use crate::convert::ArrowValue;
 use super::rows::{Rows, Values};
 use super::udf::{Described, GroupFunction};
+use crate::convert::ArrowValue;
 use crate::math::{Histogram, Range};
 use crate::schema;
 
@@ -163,9 +163,7 @@ impl Aggregate for Count {
         }
         let histogram = match &mut state.histogram {
             Some(histogram) => histogram,
-            none => none.insert(
-                Histogram::new(range.lo, range.hi, self.bins, rows.d).map_err(failed("coef_hist"))?,
-            ),
+            none => none.insert(Histogram::new(range.lo, range.hi, self.bins, rows.d).map_err(failed("coef_hist"))?),
         };
         if (histogram.lo(), histogram.hi()) != (range.lo, range.hi) {
             return exec_err!(
@@ -209,10 +207,7 @@ pub(super) fn state_type() -> DataType {
 }
 
 fn state_fields() -> Fields {
-    Fields::from(vec![
-        Field::new("hist", schema::coef_hist(), true),
-        Field::new("n_skipped", DataType::Int64, false),
-    ])
+    Fields::from(vec![Field::new("hist", schema::coef_hist(), true), Field::new("n_skipped", DataType::Int64, false)])
 }
 
 pub(super) fn encode(states: Vec<Counts>) -> Result<ArrayRef> {
@@ -243,7 +238,7 @@ pub(super) fn evaluate(states: Vec<Counts>) -> Result<ArrayRef> {
 }
 
 pub(super) fn heap_size(state: &Counts) -> usize {
-    state.histogram.as_ref().map_or(0, |histogram| histogram.counts().len() * size_of::<u64>())
+    state.histogram.as_ref().map_or(0, |histogram| size_of_val(histogram.counts()))
 }
 
 /// A state of one histogram, as `coef_hist_merge` starts from.

@@ -8,8 +8,8 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 use super::aggregate::Aggregate;
 use super::arguments::structure;
 use super::coef_hist::{self, Counts};
-use crate::convert::ArrowValue;
 use super::udf::{Described, GroupFunction};
+use crate::convert::ArrowValue;
 use crate::math::Histogram;
 use crate::schema;
 

@@ -7,9 +7,9 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
 use super::arguments::{failed, number_list};
-use crate::convert::ArrowValue;
 use super::rows::{Rows, Values};
 use super::udf::{Described, GroupFunction};
+use crate::convert::ArrowValue;
 use crate::math::Range;
 use crate::schema;
 
@@ -20,8 +20,7 @@ pub(crate) struct CoefRange;
 impl Described for CoefRange {
     const USAGE: &'static str = "coef_range(coefs LIST of numbers)";
     const SECTION: &'static str = "Histograms and shift";
-    const DESCRIPTION: &'static str =
-        "The smallest and the largest coefficient over all components of all filters: STRUCT lo, hi. NULL without a finite filter.";
+    const DESCRIPTION: &'static str = "The smallest and the largest coefficient over all components of all filters: STRUCT lo, hi. NULL without a finite filter.";
     const ARGUMENTS: &'static [(&'static str, &'static str)] =
         &[("coefs", "Coefficients, as pca_transform returns them. NULL and non-finite filters are left out.")];
     const EXAMPLE: &'static str = "SELECT coef_range(weights) FROM filters";
@@ -81,7 +80,12 @@ impl Aggregate for Bounds {
     }
 
     fn evaluate(&self, states: Vec<Range>) -> Result<ArrayRef> {
-        Range::encode(&states.into_iter().map(|range| range.bounds().map(|(lo, hi)| Range { lo, hi, ..range })).collect::<Vec<_>>())
+        Range::encode(
+            &states
+                .into_iter()
+                .map(|range| range.bounds().map(|(lo, hi)| Range { lo, hi, ..range }))
+                .collect::<Vec<_>>(),
+        )
     }
 
     fn heap_size(&self, _state: &Range) -> usize {

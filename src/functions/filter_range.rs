@@ -23,7 +23,8 @@ impl Described for FilterRange {
     const SECTION: &'static str = "Filters";
     const DESCRIPTION: &'static str = "The largest weight of a filter minus its smallest: the paper's scale of a filter. \
         NULL for a filter with a NULL weight, NaN for one with NaN or infinity.";
-    const ARGUMENTS: &'static [(&'static str, &'static str)] = &[("weights", "The filter's weights, not scaled; any length.")];
+    const ARGUMENTS: &'static [(&'static str, &'static str)] =
+        &[("weights", "The filter's weights, not scaled; any length.")];
     const EXAMPLE: &'static str =
         "SELECT depth_decile, avg(filter_range(weights)) FROM filters GROUP BY depth_decile ORDER BY depth_decile";
 

@@ -8,8 +8,8 @@ use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use super::arguments::{failed, number_list, structure};
-use crate::convert::ArrowValue;
 use super::udf::{Described, RowFunction};
+use crate::convert::ArrowValue;
 use crate::math::{self, Histogram};
 use crate::schema;
 

@@ -14,7 +14,6 @@ mod coef_hist_merge;
 mod coef_range;
 mod filter_range;
 mod filter_scale;
-mod interleave;
 mod kl_shift;
 mod pca_fit;
 mod pca_merge;
@@ -22,8 +21,6 @@ mod pca_transform;
 mod sym_kl_shift;
 
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
-
-pub(crate) use interleave::interleave;
 
 /// A SQL function of this crate.
 #[derive(Debug, Clone)]

@@ -1,15 +1,18 @@
 //! `pca_fit(weights)`: principal components of the filters of a group.
 
-use arrow::array::ArrayRef;
-use arrow::datatypes::{DataType, FieldRef};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, StructArray};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields};
 use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
 use super::arguments::{failed, number_list};
-use crate::convert::ArrowValue;
+use super::kl_shift::doubles;
 use super::rows::{Rows, Values};
 use super::udf::{Described, GroupFunction};
+use crate::convert::{ArrowValue, double_lists};
 use crate::math::{self, Moments};
 use crate::schema;
 
@@ -41,7 +44,7 @@ impl GroupFunction for PcaFit {
     }
 
     fn state_type(&self, _arguments: &[FieldRef]) -> DataType {
-        schema::moments()
+        state_type()
     }
 
     fn aggregate(&self, _arguments: &AccumulatorArgs) -> Result<Fit> {
@@ -90,14 +93,35 @@ impl Aggregate for Fit {
     }
 }
 
+/// Moments to the last bit: the running values are pairs of doubles, and a state that dropped the lower ones would
+/// let the cut into partitions show in the last digits.
+pub(super) fn state_type() -> DataType {
+    DataType::Struct(state_fields())
+}
+
+fn state_fields() -> Fields {
+    Fields::from(vec![
+        Field::new("moments", schema::moments(), true),
+        Field::new("mean_low", schema::doubles(), true),
+        Field::new("comoment_low", schema::doubles(), true),
+    ])
+}
+
 pub(super) fn encode(states: Vec<Moments>) -> Result<ArrayRef> {
-    Moments::encode(&states.into_iter().map(Some).collect::<Vec<_>>())
+    let low =
+        [double_lists(states.iter().map(Moments::mean_low)), double_lists(states.iter().map(Moments::comoment_low))];
+    let moments = Moments::encode(&states.into_iter().map(Some).collect::<Vec<_>>())?;
+    Ok(Arc::new(StructArray::try_new(state_fields(), [moments].into_iter().chain(low).collect(), None)?))
 }
 
 pub(super) fn decode(column: &ArrayRef, row: usize) -> Result<Moments> {
-    match Moments::decode(column, row)? {
-        Some(moments) => Ok(moments),
-        None => exec_err!("expected moments as the state of an aggregate, found NULL"),
+    let Some(state) = column.as_struct_opt().filter(|state| state.fields() == &state_fields()) else {
+        return exec_err!("expected {} as the state of an aggregate, found {}", state_type(), column.data_type());
+    };
+    let low = (doubles(state.column(1), row)?, doubles(state.column(2), row)?);
+    match (Moments::decode(state.column(0), row)?, low) {
+        (Some(moments), (Some(mean), Some(comoment))) => moments.with_low(mean, comoment).map_err(failed("pca_fit")),
+        _ => exec_err!("expected moments as the state of an aggregate, found NULL"),
     }
 }
 
@@ -108,5 +132,6 @@ pub(super) fn evaluate(states: &[Moments]) -> Result<ArrayRef> {
 
 /// Bytes on the heap.
 pub(super) fn heap_size(state: &Moments) -> usize {
-    (state.mean().len() + state.comoment().len()) * size_of::<f64>()
+    // Each number is a pair.
+    2 * (size_of_val(state.mean()) + size_of_val(state.comoment()))
 }

@@ -7,9 +7,9 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
 use super::arguments::{failed, structure};
-use crate::convert::ArrowValue;
-use super::pca_fit::{decode, encode, evaluate, heap_size};
+use super::pca_fit::{decode, encode, evaluate, heap_size, state_type};
 use super::udf::{Described, GroupFunction};
+use crate::convert::ArrowValue;
 use crate::math::Moments;
 use crate::schema;
 
@@ -40,7 +40,7 @@ impl GroupFunction for PcaMerge {
     }
 
     fn state_type(&self, _arguments: &[FieldRef]) -> DataType {
-        schema::moments()
+        state_type()
     }
 
     fn aggregate(&self, _arguments: &AccumulatorArgs) -> Result<Merge> {

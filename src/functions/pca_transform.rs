@@ -10,10 +10,10 @@ use datafusion::common::{Result, exec_err};
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
 
 use super::arguments::{failed, number_list, structure};
-use crate::convert::ArrowValue;
 use super::filter_scale::relist;
 use super::rows::{Rows, Values};
 use super::udf::{Described, RowFunction};
+use crate::convert::ArrowValue;
 use crate::math::Pca;
 use crate::schema;
 
@@ -30,8 +30,7 @@ impl Described for PcaTransform {
         ("weights", "The filter, scaled as those that the basis was fitted to."),
         ("fit", "What pca_fit or pca_merge returned for filters of the same length."),
     ];
-    const EXAMPLE: &'static str =
-        "SELECT pca_transform(filter_scale(weights), (SELECT pca_fit(filter_scale(weights)) FROM filters)) FROM filters LIMIT 1";
+    const EXAMPLE: &'static str = "SELECT pca_transform(filter_scale(weights), (SELECT pca_fit(filter_scale(weights)) FROM filters)) FROM filters LIMIT 1";
 
     fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
         let [weights, fit] = found else { return None };

@@ -11,9 +11,9 @@ use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
 use super::arguments::{failed, number_list, structure};
-use crate::convert::{ArrowValue, double_lists};
 use super::kl_shift::doubles;
 use super::udf::{Described, GroupFunction};
+use crate::convert::{ArrowValue, double_lists};
 use crate::math::{self, Histogram};
 use crate::schema;
 
@@ -91,7 +91,9 @@ impl Groups {
     fn set_ratio(&mut self, ratio: Vec<f64>) -> Result<()> {
         match &self.ratio {
             Some(known) if *known != ratio => {
-                exec_err!("sym_kl_shift: expected one explained_variance_ratio for all rows, found {known:?} and {ratio:?}")
+                exec_err!(
+                    "sym_kl_shift: expected one explained_variance_ratio for all rows, found {known:?} and {ratio:?}"
+                )
             }
             _ => {
                 self.ratio = Some(ratio);
@@ -140,7 +142,8 @@ impl Aggregate for Pairs {
         let Some(state) = column.as_struct_opt().filter(|state| state.fields() == &state_fields(&self.label)) else {
             return exec_err!("expected groups as the state of sym_kl_shift, found {}", column.data_type());
         };
-        let (labels, histograms) = (state.column(0).as_list::<i32>().value(row), state.column(1).as_list::<i32>().value(row));
+        let (labels, histograms) =
+            (state.column(0).as_list::<i32>().value(row), state.column(1).as_list::<i32>().value(row));
         let mut groups = Groups::default();
         if let Some(ratio) = doubles(state.column(2), row)?.filter(|ratio| !ratio.is_empty()) {
             groups.set_ratio(ratio)?;
@@ -175,7 +178,7 @@ impl Aggregate for Pairs {
     }
 
     fn heap_size(&self, state: &Groups) -> usize {
-        state.groups.iter().map(|(label, histogram)| label.size() + histogram.counts().len() * size_of::<u64>()).sum()
+        state.groups.iter().map(|(label, histogram)| label.size() + size_of_val(histogram.counts())).sum()
     }
 }
 

@@ -141,11 +141,7 @@ pub fn extract_one(path: &Path, options: &Options) -> Result<Extracted> {
         model: name(path, options)?,
         task: key(row.and_then(|row| row.task.as_ref()), &options.task),
         data_type: key(row.and_then(|row| row.data_type.as_ref()), &options.data_type),
-        metadata: columns
-            .iter()
-            .zip(free)
-            .filter_map(|(column, cell)| Some((column.clone(), cell.clone()?)))
-            .collect(),
+        metadata: columns.iter().zip(free).filter_map(|(column, cell)| Some((column.clone(), cell.clone()?))).collect(),
         file: path.to_string_lossy().into_owned(),
         sha256,
         format: format.name(),
@@ -160,7 +156,11 @@ pub fn extract_one(path: &Path, options: &Options) -> Result<Extracted> {
         let worst = record.layers.iter().find(|layer| layer.moments.n_skipped() > 0);
         let at = worst.map(|layer| format!("layer '{}'", layer.name)).unwrap_or_default();
         let n = worst.map_or(0, |layer| layer.moments.n_skipped());
-        return Err(Error::model(path, at, format!("{n} filters hold NaN or infinite weights, and --strict refuses them")));
+        return Err(Error::model(
+            path,
+            at,
+            format!("{n} filters hold NaN or infinite weights, and --strict refuses them"),
+        ));
     }
     Ok(Extracted {
         file: path.into(),
@@ -200,8 +200,8 @@ fn layers(file: &Path, convolutions: Vec<Convolution>) -> Result<Vec<LayerRecord
         .enumerate()
         .map(|(layer, (conv_depth, convolution, weights))| {
             let weights = weights.as_standard_layout().into_owned();
-            let (moments, moments_scaled) =
-                moments(&weights).map_err(|e| Error::model(file, format!("layer '{}'", convolution.name), e.to_string()))?;
+            let (moments, moments_scaled) = moments(&weights)
+                .map_err(|e| Error::model(file, format!("layer '{}'", convolution.name), e.to_string()))?;
             Ok(LayerRecord {
                 layer,
                 conv_depth,

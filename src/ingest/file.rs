@@ -107,7 +107,11 @@ fn read_regular(path: &Path, model: &Path) -> Result<Bytes> {
     // Opening a FIFO for reading blocks until someone writes: look before opening, then look again at
     // what was opened.
     let regular = |meta: &std::fs::Metadata| {
-        if meta.is_file() { Ok(()) } else { Err(Error::model(model, "", format!("{} is not a regular file", path.display()))) }
+        if meta.is_file() {
+            Ok(())
+        } else {
+            Err(Error::model(model, "", format!("{} is not a regular file", path.display())))
+        }
     };
     regular(&std::fs::metadata(path).map_err(|e| Error::io(path, e))?)?;
     let file = File::open(path).map_err(|e| Error::io(path, e))?;

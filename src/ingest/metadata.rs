@@ -53,8 +53,9 @@ impl Metadata {
 
     /// The same from the file's bytes.
     pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self> {
-        let text = std::str::from_utf8(bytes)
-            .map_err(|e| Error::metadata(path, "", format!("expected UTF-8, found an invalid byte at {}", e.valid_up_to())))?;
+        let text = std::str::from_utf8(bytes).map_err(|e| {
+            Error::metadata(path, "", format!("expected UTF-8, found an invalid byte at {}", e.valid_up_to()))
+        })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_bytes());
         let header = reader.headers().map_err(|e| broken(path, &e))?.clone();
@@ -126,11 +127,19 @@ impl Metadata {
         for row in &self.rows {
             let key = (row.file.as_ref(), row.file.is_none().then_some(row.model.as_ref()).flatten());
             if key == (None, None) {
-                return Err(Error::metadata(&self.path, format!("line {}", row.line), "expected a file or model, found neither"));
+                return Err(Error::metadata(
+                    &self.path,
+                    format!("line {}", row.line),
+                    "expected a file or model, found neither",
+                ));
             }
             if !seen.insert(key) {
                 let name = printable(row.file.as_ref().or(row.model.as_ref()).map_or("", String::as_str));
-                return Err(Error::metadata(&self.path, format!("line {}", row.line), format!("a second row for '{name}'")));
+                return Err(Error::metadata(
+                    &self.path,
+                    format!("line {}", row.line),
+                    format!("a second row for '{name}'"),
+                ));
             }
         }
         Ok(())
@@ -139,7 +148,11 @@ impl Metadata {
 
 fn check_header(path: &Path, names: &[String]) -> Result<()> {
     if names.len() > MAX_COLUMNS {
-        return Err(Error::metadata(path, "", format!("expected at most {MAX_COLUMNS} columns, found {}", names.len())));
+        return Err(Error::metadata(
+            path,
+            "",
+            format!("expected at most {MAX_COLUMNS} columns, found {}", names.len()),
+        ));
     }
     if !names.iter().any(|name| name == FILE || name == MODEL) {
         return Err(Error::metadata(path, "", "expected a column 'file' or 'model', found neither"));

@@ -15,6 +15,7 @@ mod safetensors;
 mod state_dict;
 mod tensor;
 mod walk;
+mod zip_archive;
 
 use ndarray::Array4;
 
@@ -26,8 +27,7 @@ pub use metadata::Metadata;
 pub use walk::walk;
 
 /// Every format, in the order in which contents are probed: the most specific signature first.
-pub static FORMATS: &[&dyn ModelReader] =
-    &[&keras::Keras, &pytorch::PyTorch, &safetensors::Safetensors, &onnx::Onnx];
+pub static FORMATS: &[&dyn ModelReader] = &[&keras::Keras, &pytorch::PyTorch, &safetensors::Safetensors, &onnx::Onnx];
 
 /// A model file format.
 pub trait ModelReader: Sync {

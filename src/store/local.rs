@@ -61,7 +61,11 @@ impl ObjectStore for Durable {
         Ok(result)
     }
 
-    async fn put_multipart_opts(&self, _location: &Path, _opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(
+        &self,
+        _location: &Path,
+        _opts: PutMultipartOptions,
+    ) -> Result<Box<dyn MultipartUpload>> {
         // Nothing here writes in parts, and an upload that is not synced must not slip in unseen.
         Err(object_store::Error::NotSupported { source: "local files are written whole".into() })
     }

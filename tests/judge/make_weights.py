@@ -375,6 +375,28 @@ def keras(out):
         ("sequential/conv2d/vars/0", to_oihw(inner), 15)])
 
 
+def keras_archive(out):
+    """A .keras file; its configuration, not the groups' names, tells the order."""
+    first, second, third, deep = weights(3, 3, 3, 8), weights(3, 3, 8, 8), weights(3, 3, 8, 4), weights(3, 3, 8, 1)
+    layer = lambda kind, name, **config: {"class_name": kind, "config": {"name": name, **config}}
+    config = {"class_name": "Functional", "config": {"name": "net", "layers": [
+        layer("InputLayer", "input"), layer("Conv2D", "stem", groups=1), layer("SeparableConv2D", "wide"),
+        layer("Conv2D", "middle", groups=1), layer("DepthwiseConv2D", "spatial"), layer("Conv2D", "head", groups=1)]}}
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for path, array in [("conv2d", first), ("conv2d_1", second), ("conv2d_2", third), ("depthwise_conv2d", deep), ("separable_conv2d", deep)]:
+            file.create_dataset(f"layers/{path}/vars/0", data=array)
+        file.create_dataset("layers/separable_conv2d/vars/1", data=weights(1, 1, 8, 8))
+    with zipfile.ZipFile(out / "keras3_archive.keras", "w") as archive:
+        archive.writestr("metadata.json", json.dumps({"keras_version": "3.5.0"}))
+        archive.writestr("config.json", json.dumps(config))
+        archive.writestr("model.weights.h5", buffer.getvalue())
+    expect(out, "keras3_archive", [
+        ("conv2d/vars/0", to_oihw(first), 0), ("separable_conv2d/vars/0", depthwise_to_oihw(deep), 1),
+        ("conv2d_1/vars/0", to_oihw(second), 3), ("depthwise_conv2d/vars/0", depthwise_to_oihw(deep), 4),
+        ("conv2d_2/vars/0", to_oihw(third), 5)])
+
+
 def main():
     out = pathlib.Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
@@ -382,6 +404,7 @@ def main():
     pytorch(out)
     safetensors(out)
     keras(out)
+    keras_archive(out)
 
 
 if __name__ == "__main__":

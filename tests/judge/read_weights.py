@@ -4,7 +4,7 @@
     python read_weights.py FILE
 
 prints {"layers": [{"name", "shape": [out, in, 3, 3], "sha256", "position"}, ...]} for the 3x3
-convolutions of a PyTorch (zip or older stream), safetensors or Keras HDF5 file. sha256 is that of the
+convolutions of a PyTorch (zip or older stream), safetensors or Keras (HDF5 or .keras) file. sha256 is that of the
 float32 weights, little-endian, in C order; position counts all 2-D convolutions of the file from 0.
 
 Needs numpy and h5py, not torch or keras. Pickles are loaded by the standard library with classes that
@@ -276,6 +276,20 @@ def kernel_kind(where, leaf, kind):
     return "conv" if leaf in ("kernel", "pointwise_kernel", "0") else None
 
 
+def snake_case(name):
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", name)).lower()
+
+
+def saved_names(config):
+    """The groups under which Keras 3 saves a model's layers, in order: class names, numbered."""
+    names, counts = {}, {}
+    for layer in config.get("config", {}).get("layers", []):
+        base = snake_case(layer["class_name"])
+        count = counts[base] = counts.get(base, -1) + 1
+        names[f"{base}_{count}" if count else base] = layer
+    return names
+
+
 def keras_weight(kernel, kind):
     kernel = np.asarray(kernel, np.float32)
     if kind == "conv":
@@ -284,7 +298,7 @@ def keras_weight(kernel, kind):
     return kernel.transpose(2, 3, 0, 1).reshape(inputs * multiplier, 1, height, width)
 
 
-def read_keras(path):
+def read_keras(path, archive_config=None):
     import h5py
 
     found = []
@@ -305,8 +319,10 @@ def read_keras(path):
                     inner = [part for part in folders if not re.fullmatch(re.escape(layer) + r"(_\d+)?", part)]
                     add("/".join([layer, *inner, leaf]), weights[layer][name], kernel_kind("/".join([layer, *folders]), leaf, kind))
 
-    def numbered(group, path):
-        for name in sorted(group, key=natural):
+    def numbered(group, path, config):
+        saved = saved_names(config) if config and path[-1:] == ["layers"] else {}
+        order = {name: index for index, name in enumerate(saved)}
+        for name in sorted(sorted(group, key=natural), key=lambda name: order.get(name, len(order))):
             if not path and name in ("optimizer", "optimizer_weights"):
                 continue
             if name == "vars":
@@ -316,7 +332,7 @@ def read_keras(path):
                     shown = "/".join(part for part in path if part != "layers") or own
                     add(f"{shown}/vars/{variable}", group["vars"][variable], kernel_kind(where, variable, None))
             elif isinstance(group[name], h5py.Group):
-                numbered(group[name], path + [name])
+                numbered(group[name], path + [name], saved.get(name) if path[-1:] == ["layers"] else config)
 
     with h5py.File(path, "r") as file:
         weights = file.get("model_weights", file)
@@ -325,7 +341,7 @@ def read_keras(path):
             config = config.decode() if isinstance(config, bytes) else config
             listed(weights, keras_classes(json.loads(config), {}) if config else {})
         else:
-            numbered(weights, [])
+            numbered(weights, [], archive_config)
         return [(name, values and values()) for name, values in found]
 
 
@@ -338,6 +354,9 @@ def read(path):
         data = file.read()
     if b"\x89HDF\r\n\x1a\n" in (data[at : at + 8] for at in (0, 512, 1024, 2048)):
         found = read_keras(path)
+    elif data[30:43] == b"metadata.json":
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            found = read_keras(io.BytesIO(archive.read("model.weights.h5")), json.loads(archive.read("config.json")))
     else:
         tensors = read_safetensors(data) if data[8:9] == b"{" else read_pytorch(data)
         found = [(name, values and values()) for name, values in convolutions(tensors)]

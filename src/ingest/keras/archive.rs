@@ -1,15 +1,11 @@
 //! The `.keras` archive of Keras 3: a zip of `metadata.json`, `config.json` and `model.weights.h5`.
 
-use std::io::{Cursor, Read};
-
 use bytes::Bytes;
-use zip::{CompressionMethod, ZipArchive};
+use serde::Deserialize;
 
 use super::super::ModelFile;
+use super::super::zip_archive::Zip;
 use crate::error::Result;
-
-/// The longest `metadata.json` and `config.json`.
-const LONGEST_TEXT: u64 = 16 << 20;
 
 /// What is read of an archive.
 pub(super) struct Parts {
@@ -32,37 +28,25 @@ pub(super) fn is_keras(bytes: &[u8]) -> bool {
 /// # Errors
 /// An archive that lacks a part, or whose parts are not what its headers say.
 pub(super) fn open(file: &ModelFile) -> Result<Parts> {
-    let broken = |e: zip::result::ZipError| file.invalid("", format!("zip archive: {e}"));
-    let mut zip = ZipArchive::new(Cursor::new(file.bytes().clone())).map_err(broken)?;
-    zip.validate_header_consistency().map_err(broken)?;
-    let metadata = text(file, &mut zip, "metadata.json")?;
-    let metadata: serde_json::Value =
-        serde_json::from_str(&metadata).map_err(|e| file.invalid("metadata.json", e.to_string()))?;
+    let mut zip = Zip::open(file)?;
+    let mut entry = |name: &str| -> Result<Bytes> {
+        let index = zip.names().iter().position(|found| found == name);
+        zip.entry(index.ok_or_else(|| file.invalid(name, "is missing in the zip archive"))?)
+    };
+    let text = |name: &str, bytes: Bytes| -> Result<String> {
+        String::from_utf8(bytes.into()).map_err(|_| file.invalid(name, "is not UTF-8"))
+    };
+    let metadata: Metadata =
+        serde_json::from_slice(&entry("metadata.json")?).map_err(|e| file.invalid("metadata.json", e.to_string()))?;
     Ok(Parts {
-        config: text(file, &mut zip, "config.json")?,
-        weights: weights(file, &mut zip, "model.weights.h5")?,
-        version: metadata.get("keras_version").and_then(|version| version.as_str()).map(str::to_owned),
+        config: text("config.json", entry("config.json")?)?,
+        weights: entry("model.weights.h5")?,
+        version: metadata.keras_version,
     })
 }
 
-fn text(file: &ModelFile, zip: &mut ZipArchive<Cursor<Bytes>>, name: &str) -> Result<String> {
-    let entry = zip.by_name(name).map_err(|e| file.invalid(name, e.to_string()))?;
-    let mut text = String::new();
-    entry.take(LONGEST_TEXT).read_to_string(&mut text).map_err(|e| file.invalid(name, e.to_string()))?;
-    Ok(text)
-}
-
-/// The weights, which Keras stores without compression; only their place in the file is taken.
-fn weights(file: &ModelFile, zip: &mut ZipArchive<Cursor<Bytes>>, name: &str) -> Result<Bytes> {
-    let mut entry = zip.by_name(name).map_err(|e| file.invalid(name, e.to_string()))?;
-    if entry.compression() != CompressionMethod::Stored {
-        return Err(file.invalid(name, "is compressed, expected stored"));
-    }
-    let start = entry.data_start().and_then(|start| usize::try_from(start).ok());
-    let length = usize::try_from(entry.size()).ok();
-    // The reader compares the checksum at the end.
-    std::io::copy(&mut entry, &mut std::io::sink()).map_err(|e| file.invalid(name, e.to_string()))?;
-    let range = start.zip(length).and_then(|(start, length)| Some(start..start.checked_add(length)?));
-    let range = range.filter(|range| range.end <= file.bytes().len());
-    range.map(|range| file.bytes().slice(range)).ok_or_else(|| file.invalid(name, "reaches past the file"))
+/// The part of `metadata.json` that is used.
+#[derive(Deserialize)]
+struct Metadata {
+    keras_version: Option<String>,
 }

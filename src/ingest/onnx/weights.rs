@@ -196,6 +196,10 @@ impl<'m> Resolver<'_, 'm> {
             "Cast" => {
                 let to = self.flat.integer(node, "to").and_then(|to| i32::try_from(to).ok()).map(DataType);
                 weight.data_type = to.filter(|to| to.is_float()).ok_or_else(|| "a cast to no float type".to_owned())?;
+                if matches!(weight.data_type, DataType::FLOAT | DataType::DOUBLE) {
+                    // Elements are float32 as soon as they are read: the same weight as without the cast.
+                    return Ok(());
+                }
                 Step::Cast(weight.data_type)
             }
             "Transpose" => {

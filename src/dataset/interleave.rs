@@ -5,44 +5,47 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array};
 use arrow::datatypes::{DataType, Float32Type};
 use datafusion::common::{Result, exec_err};
-use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF};
+use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use super::udf::{Described, RowFunction, scalar};
 use crate::schema::{self, FILTER_LEN};
 
 /// The function that a scan calls with w0 .. w8.
-pub(crate) fn interleave() -> ScalarUDF {
-    scalar(Interleave)
+pub(super) fn interleave() -> ScalarUDF {
+    let signature = Signature::exact(vec![DataType::Float32; FILTER_LEN], Volatility::Immutable);
+    ScalarUDF::new_from_impl(Interleave { signature })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
-struct Interleave;
-
-impl Described for Interleave {
-    const USAGE: &'static str = "interleave(w0, w1, w2, w3, w4, w5, w6, w7, w8)";
-    const SECTION: &'static str = "Filters";
-    const DESCRIPTION: &'static str = "The list of nine Float32 columns.";
-    const ARGUMENTS: &'static [(&'static str, &'static str)] = &[("w0", "A stored column; and so on.")];
-    const EXAMPLE: &'static str = "SELECT weights FROM filters";
-
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
-        (found.len() == FILTER_LEN).then(|| vec![DataType::Float32; FILTER_LEN])
-    }
+struct Interleave {
+    signature: Signature,
 }
 
-impl RowFunction for Interleave {
-    fn return_type(&self, _arguments: &[DataType]) -> DataType {
-        schema::weights_type()
+impl ScalarUDFImpl for Interleave {
+    fn name(&self) -> &str {
+        schema::WEIGHTS
     }
 
-    fn invoke(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _arguments: &[DataType]) -> Result<DataType> {
+        Ok(schema::weights_type())
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let columns: Vec<ArrayRef> =
             args.args.iter().map(|argument| argument.to_array(args.number_rows)).collect::<Result<_>>()?;
         let mut slices = [&[] as &[f32]; FILTER_LEN];
         for (slice, column) in slices.iter_mut().zip(&columns) {
             match column.as_primitive_opt::<Float32Type>() {
                 Some(values) if values.null_count() == 0 => *slice = values.values(),
-                _ => return exec_err!("a stored weight column must be Float32 without NULLs, found {}", column.data_type()),
+                _ => {
+                    return exec_err!(
+                        "a stored weight column must be Float32 without NULLs, found {}",
+                        column.data_type()
+                    );
+                }
             }
         }
         let mut items = vec![0f32; args.number_rows * FILTER_LEN];

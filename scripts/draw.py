@@ -38,10 +38,10 @@ def main():
     parser.add_argument("--title", help="the line above the picture")
     arguments = parser.parse_args()
     try:
-        lines = PICTURES[arguments.picture](read_rows(sys.stdin), arguments.title, Pen.of(sys.stdout))
+        lines = list(PICTURES[arguments.picture](read_rows(sys.stdin), arguments.title, Pen.of(sys.stdout)))
     except Unusable as error:
         sys.exit(f"draw.py: {error}")
-    print("\n".join(lines))
+    print("\n".join(line.rstrip() for line in lines))
 
 
 class Pen:
@@ -105,39 +105,58 @@ def field(row, name, kind):
     return value
 
 
-def heatmap(rows, title, pen):
-    """Shifts of every pair of groups. Groups stay in the order in which the query returns them."""
+def read_shifts(rows):
+    """Shift by pair of groups, and number of filters by group, in the order in which the query returns the groups."""
     shifts, sizes = {}, {}
     for row in rows:
         a, b = (label_of(row.get(side)) for side in "ab")
         sizes[a] = field(row, "n_a", int)
         # A group without a finite filter has no histogram, and no shift.
         shifts[a, b] = None if row.get("shift", 0) is None else field(row, "shift", (int, float))
-    groups = list(sizes)
-    for pair in ((a, b) for a in groups for b in groups):
+    for pair in ((a, b) for a in sizes for b in sizes):
         if pair not in shifts:
             raise Unusable(f"expected a row for every ordered pair of groups, found none for {' and '.join(pair)}")
+    return shifts, sizes
 
-    # Cells get what the labels leave: four figures, three, or shade alone.
-    cell = next((width for width in (5, 4, 2) if width * len(groups) <= WIDTH - 24), None)
+
+def heatmap(rows, title, pen):
+    """Shifts of every pair of groups."""
+    shifts, sizes = read_shifts(rows)
+    groups = list(sizes)
+    # Cells get what labels and counts leave: four figures, three, or shade alone.
+    cell = next((width for width in (5, 4, 2) if width * len(groups) <= WIDTH - 20), None)
     if cell is None:
-        raise Unusable(f"expected at most {(WIDTH - 24) // 2} groups, found {len(groups)}")
-    counts = [f"{size:,}" for size in sizes.values()]
-    count_width = max(len("filters"), *map(len, counts))
+        raise Unusable(f"expected at most {(WIDTH - 20) // 2} groups, found {len(groups)}")
+    roomy = 5 * len(groups) <= WIDTH - 30
+    counts = [f"{size:,}" if roomy else short_count(size) for size in sizes.values()]
+    count_width = max(map(len, counts))
     # Labels that fit head the columns themselves; longer ones are numbered.
     heads = groups if all(len(group) < cell for group in groups) else [str(i + 1) for i in range(len(groups))]
     labels = groups if heads is groups else [f"{head:>2} {group}" for head, group in zip(heads, groups)]
     label_width = min(WIDTH - cell * len(groups) - count_width - 2, max(map(len, labels)))
 
-    yield title or "Shift D between groups of filters (symmetric KL of their PCA coefficients)"
-    yield f"{'':{label_width}} {'filters':>{count_width}} " + "".join(f"{head:>{cell - 1}} " for head in heads).rstrip()
+    if cell == 2:  # every other number, or they would run together
+        row_of_heads = "".join(f"{head:<4}" for head in heads[::2])
+    else:
+        row_of_heads = "".join(f"{head:>{cell - 1}} " for head in heads)
+
+    yield title or "Shift D between groups of n filters (symmetric KL of their PCA coefficients)"
+    yield f"{'':{label_width}} {'n':>{count_width}} {row_of_heads}"
     for a, label, count in zip(groups, labels, counts):
         cells = "".join(shift_cell(shifts[a, b], cell, pen) for b in groups)
         yield f"{shorten(label, label_width)} {count:>{count_width}} {cells}"
     legend = "".join(shift_cell(tick, 5, pen) for tick in SHIFT_TICKS)
-    order = "; sorted by mean shift" if is_sorted(groups, shifts) else ""
+    order = "  sorted by mean shift" if len(groups) > 1 and is_sorted(groups, shifts) else ""
     yield ""
     yield f"scale: logarithmic {legend}{order}"
+
+
+def short_count(count):
+    """A count in few characters: 950, 12.3k, 1.6M."""
+    for factor, unit in ((1, ""), (1e3, "k"), (1e6, "M"), (1e9, "G")):
+        if count < 999.95 * factor:
+            break
+    return f"{count}" if unit == "" else f"{count / factor:.1f}{unit}"
 
 
 def is_sorted(groups, shifts):

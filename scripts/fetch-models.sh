@@ -6,12 +6,12 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 fail() {
-    echo "fetch-models: $1" >&2
-    exit 1
+  echo "fetch-models: $1" >&2
+  exit 1
 }
 
 command -v python3 >/dev/null || fail "expected python3 (3.9 or newer) on the PATH, found none"
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 9))' ||
-    fail "expected python3 3.9 or newer, found $(python3 --version 2>&1)"
+  fail "expected python3 3.9 or newer, found $(python3 --version 2>&1)"
 
 exec python3 "$here/fetch_models.py" "$@"

@@ -69,10 +69,14 @@ fn as_table(extracted: &Extracted) -> String {
 }
 
 fn headline(record: &ModelRecord) -> String {
-    let producer = record.producer.as_ref().map(|producer| format!(" ({producer})")).unwrap_or_default();
+    // "pytorch (archive version 3)" says the format already.
+    let format = match record.producer.as_deref() {
+        Some(producer) if producer.starts_with(record.format) => producer.to_owned(),
+        Some(producer) => format!("{} ({producer})", record.format),
+        None => record.format.to_owned(),
+    };
     let mut text = format!(
-        "{}{producer}, {}, {} of 3x3, {}",
-        record.format,
+        "{format}, {}, {} of 3x3, {}",
         count(record.n_convolutions as u64, "2-D convolution"),
         thousands(record.layers.len() as u64),
         count(record.n_filters() as u64, "filter")

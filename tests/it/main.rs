@@ -11,4 +11,5 @@ mod invariance;
 mod pruning;
 mod schemas;
 mod slt;
+mod study;
 mod support;

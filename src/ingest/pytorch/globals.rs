@@ -149,6 +149,10 @@ fn known(module: &str, name: &str) -> Meaning {
         ("builtins" | "__builtin__", "dict") => Meaning::Dict,
         ("builtins" | "__builtin__", "set" | "frozenset" | "list" | "tuple") => Meaning::Sequence,
         ("torch", "Size") | ("collections", "deque") => Meaning::Sequence,
+        // TorchScript's typed lists.
+        ("torch.jit._pickle", "build_intlist" | "build_doublelist" | "build_boollist" | "build_tensorlist") => {
+            Meaning::Sequence
+        }
         (
             "builtins" | "__builtin__",
             "int" | "float" | "bool" | "str" | "complex" | "bytes" | "bytearray" | "object",
@@ -159,7 +163,9 @@ fn known(module: &str, name: &str) -> Meaning {
         | ("functools", "partial")
         | ("_codecs", "encode")
         | ("datetime", "date" | "datetime" | "time" | "timedelta" | "timezone")
+        | ("torch.jit._pickle", "restore_type_tag")
         | ("numpy", "dtype" | "ndarray")
+        | ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer")
         | ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct" | "scalar") => Meaning::Inert,
         ("copyreg" | "copy_reg", "_reconstructor") => Meaning::Reconstructor,
         ("torch" | "torch.storage", "UntypedStorage") => Meaning::UntypedStorage,

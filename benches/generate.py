@@ -70,12 +70,12 @@ def shapes(rng, layers, filters):
     rest = filters - sum(out * into for out, into in pairs)
     for i in sorted(range(layers), key=lambda i: -pairs[i][0]):
         out, into = pairs[i]
-        change = int(rest / out)  # towards zero
-        change = max(min(change, LARGEST // out - into), -(-SMALLEST // out) - into)
+        # Rounded down: what is left is to be added, and the smallest layer could not give any.
+        change = max(min(rest // out, LARGEST // out - into), -(-SMALLEST // out) - into)
         pairs[i][1] += change
         rest -= change * out
     if rest:
-        raise SystemExit(f"generate.py: {filters} filters do not fit in {layers} layers of {SMALLEST} to {LARGEST}")
+        raise SystemExit(f"generate.py: cannot cut {filters} filters into {layers} layers of {SMALLEST} to {LARGEST}")
     return pairs
 
 

@@ -81,7 +81,8 @@ def prepare(arguments, environment):
     folder = CACHE / "bench" / f"{arguments.filters}-seed{arguments.seed}"
     models, dataset, notes = folder / "models", folder / "db", folder / "made.json"
     if not notes.exists():
-        generate = [arguments.python, BENCHES / "generate.py", "--filters", arguments.filters, "--seed", arguments.seed, models]
+        options = ["--filters", arguments.filters, "--seed", arguments.seed]
+        generate = [arguments.python, BENCHES / "generate.py", *options, models]
         ingest = [arguments.filterdb, "ingest", dataset, models, "--metadata", models / "models.csv"]
         made = []
         for name, command in [("generate.py", generate), ("filterdb ingest", ingest)]:
@@ -148,9 +149,11 @@ def versions(arguments, environment):
         "{numpy.__version__}, scikit-learn {sklearn.__version__}, pyarrow {pyarrow.__version__}')"  # fmt: skip
     git = ["git", "--no-optional-locks", "-C", str(ROOT)]
     changed = text([*git, "status", "--porcelain", "--untracked-files=no"])
-    commit = text([*git, "rev-parse", "HEAD"]) + (" with uncommitted changes" if changed else "")
+    commit = text([*git, "rev-parse", "HEAD"])
+    if changed and not commit.startswith("unknown"):
+        commit += " with uncommitted changes"
     return [
-        f"{text([arguments.filterdb, '--version'])}, commit {commit}",
+        f"{text([arguments.filterdb, '--version'])}, repository at commit {commit}",
         text([arguments.python, "-c", program], env=environment),
     ]
 

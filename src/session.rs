@@ -92,6 +92,8 @@ impl Session {
             runtime = runtime.with_memory_limit(bytes, 1.0);
         }
         let context = SessionContext::new_with_config_rt(config, runtime.build_arc()?);
+        // A user's own labels are a join away: FROM 'labels.csv'.
+        let context = context.enable_url_table();
         for function in functions::all() {
             match function {
                 Function::Scalar(function) => context.register_udf(function),

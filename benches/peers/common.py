@@ -21,6 +21,16 @@ def files_by_task(dataset):
     return sorted(tasks)
 
 
+def copy_columns(batch, block):
+    """The columns of a table or record batch into the rows of `block`, (9, n). By way of DLPack: `to_numpy` would
+    import pandas where it is installed, which takes longer than the filters of a small data set."""
+    for name, row in zip(COLUMNS, block):
+        column, start = batch[name], 0
+        for chunk in getattr(column, "chunks", [column]):
+            row[start : start + len(chunk)] = np.from_dlpack(chunk)
+            start += len(chunk)
+
+
 def shift_matrix(counts, lo, hi, ratio):
     """D of every two tasks; `counts` is (tasks, 9, bins). KL(p||q) + KL(q||p) is the sum of (p - q) ln(p / q)."""
     counts = np.asarray(counts, np.float64)

@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 import pyarrow.parquet as pq
-from common import BINS, COLUMNS, files_by_task, report
+from common import BINS, COLUMNS, copy_columns, files_by_task, report
 
 
 def blocks(path, rows):
@@ -28,8 +28,7 @@ def blocks(path, rows):
     file = pq.ParquetFile(path, memory_map=True)
     for batch in file.iter_batches(batch_size=rows, columns=COLUMNS, use_threads=False):
         block = buffer[:, : batch.num_rows]
-        for row, column in zip(block, batch.columns):
-            row[:] = column.to_numpy()
+        copy_columns(batch, block)
         largest = np.maximum(block.max(axis=0), -block.min(axis=0))
         largest[largest == 0] = 1
         block /= largest

@@ -18,7 +18,7 @@ import time
 
 import numpy as np
 import pyarrow.parquet as pq
-from common import BINS, COLUMNS, files_by_task, report
+from common import BINS, COLUMNS, copy_columns, files_by_task, report
 from sklearn.decomposition import PCA
 
 
@@ -30,8 +30,7 @@ def load(dataset, order):
     spans, start = {}, 0
     for (task, path), n in zip(files, rows):
         table = pq.read_table(path, columns=COLUMNS, partitioning=None)
-        for i, name in enumerate(COLUMNS):
-            filters[start : start + n, i] = table[name].to_numpy()
+        copy_columns(table, filters[start : start + n].T)
         spans[task] = slice(spans[task].start if task in spans else start, start + n)
         start += n
     return filters, spans

@@ -67,7 +67,7 @@ impl Ingest {
     /// Stores a model's filters, unless the data set has them. Nothing is visible before [`Ingest::commit`].
     ///
     /// # Errors
-    /// [`Error::Usage`] for another model of the same name, [`Error::Dataset`].
+    /// [`Error::Model`] for another model of the same name, [`Error::Dataset`].
     pub async fn add(&mut self, mut encoded: Encoded) -> Result<Outcome> {
         let record = &encoded.record;
         let mut outcome = Outcome::Added;
@@ -75,10 +75,11 @@ impl Ingest {
             match known.difference(record) {
                 None => return Ok(Outcome::Unchanged),
                 Some(difference) if !self.replace => {
-                    return Err(Error::Usage(format!(
-                        "{}: the data set has a model '{}' already, {difference}; --replace replaces it, a column 'model' in --metadata names this one otherwise",
-                        record.file, record.model
-                    )));
+                    let reason = format!(
+                        "the data set has a model '{}' already, {difference}; --replace replaces it, a column 'model' in --metadata names this one otherwise",
+                        record.model
+                    );
+                    return Err(Error::model(&record.file, "", reason));
                 }
                 Some(_) => {
                     outcome = Outcome::Replaced;

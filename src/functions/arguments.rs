@@ -57,13 +57,27 @@ pub(crate) fn number_list(found: &DataType) -> Option<DataType> {
     }
 }
 
-/// `expected` where `found` is a struct with the same field names (types are cast), or NULL.
+/// `expected` where `found` is a struct with the same fields, in other numeric types at most, or NULL.
 pub(crate) fn structure(found: &DataType, expected: DataType) -> Option<DataType> {
-    let names = |data_type: &DataType| match data_type {
-        DataType::Struct(fields) => Some(fields.iter().map(|field| field.name().clone()).collect::<Vec<_>>()),
-        _ => None,
-    };
-    (*found == DataType::Null || names(found) == names(&expected)).then_some(expected)
+    fits(found, &expected).then_some(expected)
+}
+
+/// Whether a cast from `found` to `expected` changes numbers' types only.
+fn fits(found: &DataType, expected: &DataType) -> bool {
+    use DataType::{FixedSizeList, LargeList, List, Null, Struct};
+    match (found, expected) {
+        (Null, _) => true,
+        (Struct(found), Struct(expected)) => {
+            found.len() == expected.len()
+                && found.iter().zip(expected).all(|(found, expected)| {
+                    found.name() == expected.name() && fits(found.data_type(), expected.data_type())
+                })
+        }
+        (List(found) | LargeList(found) | FixedSizeList(found, _), List(expected)) => {
+            fits(found.data_type(), expected.data_type())
+        }
+        (found, expected) => found.is_numeric() && expected.is_numeric(),
+    }
 }
 
 /// A number, coerced to a double.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
 use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::function::AccumulatorArgs;
 
 use super::aggregate::Aggregate;
@@ -16,11 +17,22 @@ use crate::math::{Histogram, Range};
 use crate::schema;
 
 /// The paper's number of bins.
-const BINS: i64 = 70;
+const BINS: usize = 70;
 
 /// Returns [`schema::coef_hist`].
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(crate) struct CoefHist;
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(crate) struct CoefHist {
+    /// Range and bins, once the optimizer has taken them in from literals.
+    binning: Option<Binning>,
+}
+
+/// A range, by the bits of its ends (functions are compared and hashed), and a number of bins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Binning {
+    lo: u64,
+    hi: u64,
+    bins: usize,
+}
 
 impl Described for CoefHist {
     const USAGE: &'static str =
@@ -36,7 +48,10 @@ impl Described for CoefHist {
     ];
     const EXAMPLE: &'static str = "SELECT task, coef_hist(filter_scale(weights), -1, 1, 10) FROM filters GROUP BY task";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
+        if let (Some(_), [coefs]) = (self.binning, found) {
+            return Some(vec![number_list(coefs)?]);
+        }
         let [coefs, first, rest @ ..] = found else { return None };
         let coefs = number_list(coefs)?;
         let by_range = |bins: &[DataType]| Some(([structure(first, schema::coef_range())?].to_vec(), bins.to_vec()));
@@ -67,27 +82,54 @@ impl GroupFunction for CoefHist {
     }
 
     fn aggregate(&self, arguments: &AccumulatorArgs) -> Result<Count> {
-        let exprs = arguments.exprs;
-        let by_range = matches!(arguments.expr_fields[1].data_type(), DataType::Struct(_));
-        let n_bounds = if by_range { 1 } else { 2 };
-        let bins = match exprs.get(1 + n_bounds).map(literal) {
-            None => BINS,
-            Some(Some(ScalarValue::Int64(Some(bins)))) => bins,
-            Some(Some(_)) => return plan_err!("coef_hist: expected a number of bins, found NULL"),
-            Some(None) => return plan_err!("coef_hist: bins must be a literal, found {}", exprs[1 + n_bounds]),
-        };
-        let bins = usize::try_from(bins).unwrap_or(0);
-        let bounds: Option<Vec<ScalarValue>> = exprs[1..=n_bounds].iter().map(literal).collect();
-        let range = match bounds {
-            Some(bounds) => Bounds::Literal(to_range(&bounds)?),
+        if let Some(Binning { lo, hi, bins }) = self.binning {
+            let range = Range { lo: f64::from_bits(lo), hi: f64::from_bits(hi), ..Range::default() };
+            return Ok(Count { range: Bounds::Literal(Some(range)), bins });
+        }
+        let n_bounds = bounds(arguments.expr_fields[1].data_type());
+        let literals: Vec<Option<ScalarValue>> = arguments.exprs[1..].iter().map(literal).collect();
+        let bins = bins(literals.get(n_bounds))?;
+        let range = match literals[..n_bounds].iter().cloned().collect::<Option<Vec<ScalarValue>>>() {
+            Some(ends) => Bounds::Literal(to_range(&ends)?),
             None => Bounds::Columns(n_bounds),
         };
-        // Planning is the time to refuse what no batch can mend.
         if let Bounds::Literal(Some(range)) = range {
-            Histogram::new(range.lo, range.hi, bins, 1).map_err(failed("coef_hist"))?;
+            check(range, bins)?;
         }
         Ok(Count { range, bins })
     }
+
+    fn bind(&self, arguments: &[Expr]) -> Result<Option<(Self, usize)>> {
+        let literals: Option<Vec<&ScalarValue>> = arguments.iter().skip(1).map(Expr::as_literal).collect();
+        let Some(literals) = literals.filter(|literals| !literals.is_empty()) else { return Ok(None) };
+        let n_bounds = bounds(&literals[0].data_type());
+        let ends: Vec<ScalarValue> = literals.iter().take(n_bounds).map(|&end| end.clone()).collect();
+        let bins = bins(literals.get(n_bounds).map(|&bins| Some(bins.clone())).as_ref())?;
+        let Some(range) = to_range(&ends)? else { return Ok(None) };
+        check(range, bins)?;
+        Ok(Some((CoefHist { binning: Some(Binning { lo: range.lo.to_bits(), hi: range.hi.to_bits(), bins }) }, 1)))
+    }
+}
+
+/// How many arguments give the range: one struct, or two numbers.
+fn bounds(first: &DataType) -> usize {
+    if matches!(first, DataType::Struct(_)) { 1 } else { 2 }
+}
+
+/// The number of bins: the default where there is no such argument, an error where it is no literal.
+fn bins(argument: Option<&Option<ScalarValue>>) -> Result<usize> {
+    match argument {
+        None => Ok(BINS),
+        Some(Some(ScalarValue::Int64(Some(bins)))) => Ok(usize::try_from(*bins).unwrap_or(0)),
+        Some(Some(other)) if other.is_null() => plan_err!("coef_hist: expected a number of bins, found NULL"),
+        Some(Some(other)) => plan_err!("coef_hist: expected a number of bins, found {other}"),
+        Some(None) => plan_err!("coef_hist: bins must be a literal"),
+    }
+}
+
+/// Planning is the time to refuse what no batch can mend.
+fn check(range: Range, bins: usize) -> Result<()> {
+    Histogram::new(range.lo, range.hi, bins, 1).map(drop).map_err(failed("coef_hist"))
 }
 
 /// Counts coefficients.

@@ -14,7 +14,7 @@ use crate::math::Histogram;
 use crate::schema;
 
 /// Returns [`schema::coef_hist`].
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CoefHistMerge;
 
 impl Described for CoefHistMerge {
@@ -27,7 +27,7 @@ impl Described for CoefHistMerge {
     const EXAMPLE: &'static str = "WITH h AS (SELECT model, task, coef_hist(weights, -1, 1) AS hist FROM filters \
         GROUP BY model, task) SELECT task, coef_hist_merge(hist) FROM h GROUP BY task";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         let [hist] = found else { return None };
         Some(vec![structure(hist, schema::coef_hist())?])
     }

@@ -14,7 +14,7 @@ use crate::math::Range;
 use crate::schema;
 
 /// Returns [`schema::coef_range`].
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CoefRange;
 
 impl Described for CoefRange {
@@ -25,7 +25,7 @@ impl Described for CoefRange {
         &[("coefs", "Coefficients, as pca_transform returns them. NULL and non-finite filters are left out.")];
     const EXAMPLE: &'static str = "SELECT coef_range(weights) FROM filters";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         let [coefs] = found else { return None };
         Some(vec![number_list(coefs)?])
     }

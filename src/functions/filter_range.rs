@@ -15,7 +15,7 @@ use super::udf::{Described, RowFunction};
 use crate::math;
 
 /// The paper's scale of a filter (Fig. 6), a Float64.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct FilterRange;
 
 impl Described for FilterRange {
@@ -28,7 +28,7 @@ impl Described for FilterRange {
     const EXAMPLE: &'static str =
         "SELECT depth_decile, avg(filter_range(weights)) FROM filters GROUP BY depth_decile ORDER BY depth_decile";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         let [weights] = found else { return None };
         Some(vec![number_list(weights)?])
     }

@@ -16,7 +16,7 @@ use super::udf::{Described, RowFunction};
 use crate::math;
 
 /// The result has the type of the argument: scaling float32 weights is a float32 division, as in the paper.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct FilterScale;
 
 impl Described for FilterScale {
@@ -27,7 +27,7 @@ impl Described for FilterScale {
     const ARGUMENTS: &'static [(&'static str, &'static str)] = &[("weights", "The filter's weights; any length.")];
     const EXAMPLE: &'static str = "SELECT filter_scale(weights) FROM filters LIMIT 1";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         let [weights] = found else { return None };
         Some(vec![number_list(weights)?])
     }

@@ -14,7 +14,7 @@ use crate::math::{self, Histogram};
 use crate::schema;
 
 /// Returns a Float64.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct KlShift;
 
 impl Described for KlShift {
@@ -32,7 +32,7 @@ impl Described for KlShift {
     const EXAMPLE: &'static str = "WITH h AS (SELECT coef_hist(weights, -1, 1) AS hist FROM filters) \
         SELECT kl_shift(hist, hist, [1, 1, 1, 1, 1, 1, 1, 1, 1]) FROM h";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         let [a, b, ratio] = found else { return None };
         number_list(ratio)?;
         let hist = schema::coef_hist();

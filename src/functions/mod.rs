@@ -50,7 +50,7 @@ pub fn all() -> Vec<Function> {
         Aggregate(udf::aggregate(pca_fit::PcaFit)),
         Scalar(udf::scalar(pca_transform::PcaTransform)),
         Aggregate(udf::aggregate(coef_range::CoefRange)),
-        Aggregate(udf::aggregate(coef_hist::CoefHist)),
+        Aggregate(udf::aggregate(coef_hist::CoefHist::default())),
         Scalar(udf::scalar(kl_shift::KlShift)),
         Aggregate(udf::aggregate(sym_kl_shift::SymKlShift)),
         Aggregate(udf::aggregate(pca_merge::PcaMerge)),

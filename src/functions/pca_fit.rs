@@ -17,7 +17,7 @@ use crate::math::{self, Moments};
 use crate::schema;
 
 /// Returns [`schema::pca_fit`].
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PcaFit;
 
 impl Described for PcaFit {
@@ -30,7 +30,7 @@ impl Described for PcaFit {
         &[("weights", "Filters of one length. NULL and non-finite ones are left out and counted in n_skipped.")];
     const EXAMPLE: &'static str = "SELECT task, pca_fit(filter_scale(weights)) FROM filters GROUP BY task";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         let [weights] = found else { return None };
         Some(vec![number_list(weights)?])
     }

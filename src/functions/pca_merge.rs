@@ -14,7 +14,7 @@ use crate::math::Moments;
 use crate::schema;
 
 /// Returns [`schema::pca_fit`].
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PcaMerge;
 
 impl Described for PcaMerge {
@@ -26,7 +26,7 @@ impl Described for PcaMerge {
         &[("moments", "`moments` (raw weights) or `moments_scaled` of `layers`; NULL is passed over.")];
     const EXAMPLE: &'static str = "SELECT task, pca_merge(moments_scaled) FROM layers GROUP BY task";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         let [moments] = found else { return None };
         Some(vec![structure(moments, schema::moments())?])
     }

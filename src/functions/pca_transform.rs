@@ -18,7 +18,7 @@ use crate::math::Pca;
 use crate::schema;
 
 /// c = (w - mean) V^T in Float64, a list of the argument's kind (fixed or variable).
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct PcaTransform;
 
 impl Described for PcaTransform {
@@ -32,7 +32,7 @@ impl Described for PcaTransform {
     ];
     const EXAMPLE: &'static str = "SELECT pca_transform(filter_scale(weights), (SELECT pca_fit(filter_scale(weights)) FROM filters)) FROM filters LIMIT 1";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         let [weights, fit] = found else { return None };
         Some(vec![number_list(weights)?, structure(fit, schema::pca_fit())?])
     }

@@ -18,7 +18,7 @@ use crate::math::{self, Histogram};
 use crate::schema;
 
 /// Returns [`schema::sym_kl_shift`].
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct SymKlShift;
 
 impl Described for SymKlShift {
@@ -36,7 +36,7 @@ impl Described for SymKlShift {
     const EXAMPLE: &'static str = "WITH h AS (SELECT task, coef_hist(weights, -1, 1) AS hist FROM filters GROUP BY task) \
         SELECT unnest(sym_kl_shift(task, hist, [1, 1, 1, 1, 1, 1, 1, 1, 1])) FROM h";
 
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>> {
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>> {
         let [label, hist, ratio] = found else { return None };
         number_list(ratio)?;
         let label = match label {

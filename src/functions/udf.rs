@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::Result;
-use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
+use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
 use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, DocSection, Documentation, DocumentationBuilder,
+    Accumulator, AggregateUDF, AggregateUDFImpl, ColumnarValue, DocSection, Documentation, DocumentationBuilder, Expr,
     GroupsAccumulator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
 
@@ -17,7 +19,7 @@ use super::aggregate::{Aggregate, Grouped, Ungrouped};
 use super::arguments::{mismatch, signature};
 
 /// What every function says of itself.
-pub(crate) trait Described: Debug + Eq + Hash + Send + Sync + 'static {
+pub(crate) trait Described: Debug + Clone + Eq + Hash + Send + Sync + 'static {
     /// The call as it should be written, e.g. `"filter_scale(weights LIST of numbers)"`; the name before the
     /// parenthesis is the function's.
     const USAGE: &'static str;
@@ -35,7 +37,7 @@ pub(crate) trait Described: Debug + Eq + Hash + Send + Sync + 'static {
     const EXAMPLE: &'static str;
 
     /// The types that arguments of these types are cast to, or `None` where the call does not fit.
-    fn coerce(found: &[DataType]) -> Option<Vec<DataType>>;
+    fn coerce(&self, found: &[DataType]) -> Option<Vec<DataType>>;
 
     /// The name in SQL.
     fn name() -> &'static str {
@@ -58,6 +60,18 @@ pub(crate) trait GroupFunction: Described {
     /// The type of [`Aggregate::encode`]'s column.
     fn state_type(&self, arguments: &[FieldRef]) -> DataType;
     fn aggregate(&self, arguments: &AccumulatorArgs) -> Result<Self::Aggregate>;
+
+    /// The function with its literal parameters taken in, and how many arguments are left; `None` where there is
+    /// nothing to take in. A literal that stays an argument becomes a column of copies for every batch.
+    ///
+    /// # Errors
+    /// Parameters that no row can mend.
+    fn bind(&self, _arguments: &[Expr]) -> Result<Option<(Self, usize)>>
+    where
+        Self: Sized,
+    {
+        Ok(None)
+    }
 }
 
 /// A [`RowFunction`] as DataFusion wants it.
@@ -115,7 +129,7 @@ impl<F: RowFunction> ScalarUDFImpl for Udf<F> {
     }
 
     fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
-        F::coerce(found).ok_or_else(|| mismatch(F::USAGE, found))
+        self.function.coerce(found).ok_or_else(|| mismatch(F::USAGE, found))
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
@@ -141,7 +155,7 @@ impl<F: GroupFunction> AggregateUDFImpl for Udf<F> {
     }
 
     fn coerce_types(&self, found: &[DataType]) -> Result<Vec<DataType>> {
-        F::coerce(found).ok_or_else(|| mismatch(F::USAGE, found))
+        self.function.coerce(found).ok_or_else(|| mismatch(F::USAGE, found))
     }
 
     fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
@@ -167,6 +181,17 @@ impl<F: GroupFunction> AggregateUDFImpl for Udf<F> {
 
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         AggregateOrderSensitivity::Insensitive
+    }
+
+    fn simplify(&self) -> Option<AggregateFunctionSimplification> {
+        let function = self.function.clone();
+        Some(Box::new(move |mut call: AggregateFunction, _: &SimplifyContext| {
+            if let Some((bound, left)) = function.bind(&call.params.args)? {
+                call.func = Arc::new(aggregate(bound));
+                call.params.args.truncate(left);
+            }
+            Ok(Expr::AggregateFunction(call))
+        }))
     }
 
     fn documentation(&self) -> Option<&Documentation> {

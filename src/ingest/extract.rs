@@ -67,18 +67,18 @@ pub fn read(file: &ModelFile) -> Result<(&'static dyn ModelReader, Model)> {
 /// Names of the models in `files`, and their rows in the metadata; no two may have one name.
 ///
 /// # Errors
-/// [`Error::Metadata`], [`Error::Usage`].
+/// [`Error::Metadata`], [`Error::Model`].
 pub fn names(files: &[PathBuf], options: &Options) -> Result<Vec<String>> {
     let mut seen: HashMap<String, &Path> = HashMap::new();
     let mut names = Vec::with_capacity(files.len());
     for file in files {
         let name = name(file, options)?;
         if let Some(other) = seen.insert(name.clone(), file) {
-            return Err(Error::Usage(format!(
-                "{} and {} would both be the model '{name}': name them in the column 'model' of --metadata",
-                other.display(),
-                file.display()
-            )));
+            let reason = format!(
+                "would be the model '{name}', as {} is: name them in the column 'model' of --metadata",
+                other.display()
+            );
+            return Err(Error::model(file, "", reason));
         }
         names.push(name);
     }

@@ -19,7 +19,7 @@ const HEAD: u64 = 1 << 20;
 /// others if their first megabyte shows a signature; hidden files are passed over.
 ///
 /// # Errors
-/// [`Error::Io`] for what does not exist or cannot be listed, [`Error::Usage`] where nothing is found.
+/// [`Error::Io`] for what does not exist or cannot be listed, [`Error::Model`] where nothing is found.
 pub fn walk(inputs: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
     let (mut files, mut skipped) = (Vec::new(), Vec::new());
     for input in inputs {
@@ -29,8 +29,8 @@ pub fn walk(inputs: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<Skipped>)> {
     let mut seen = std::collections::HashSet::new();
     files.retain(|file| seen.insert(std::fs::canonicalize(file).unwrap_or_else(|_| file.clone())));
     if files.is_empty() {
-        let names: Vec<String> = inputs.iter().map(|input| input.display().to_string()).collect();
-        return Err(Error::Usage(format!("{}: expected model files, found none", names.join(", "))));
+        let input = inputs.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
+        return Err(Error::model(input, "", "expected model files, found none"));
     }
     Ok((files, skipped))
 }

@@ -14,7 +14,9 @@ pub fn scale<T: NdFloat>(rows: &[T], d: usize, out: &mut [T]) {
         9 => {
             for (row, out) in rows.as_chunks::<9>().0.iter().zip(out.as_chunks_mut::<9>().0) {
                 let divisor = divisor(row);
-                *out = row.map(|w| w / divisor);
+                for i in 0..9 {
+                    out[i] = row[i] / divisor;
+                }
             }
         }
         _ => {

@@ -128,8 +128,7 @@ fn generated(script: &str) -> (tempfile::TempDir, Vec<(PathBuf, Value)>) {
         let known =
             path.extension().is_some_and(|e| FORMATS.iter().any(|f| f.extensions().contains(&e.to_str().unwrap())));
         if known {
-            let name = path.file_name().unwrap().to_str().unwrap().split('.').next().unwrap();
-            let json = std::fs::read(folder.path().join(format!("{name}.json"))).expect("what is expected");
+            let json = std::fs::read(path.with_extension("json")).expect("what is expected");
             files.push((path.clone(), serde_json::from_slice(&json).expect("JSON")));
         }
     }

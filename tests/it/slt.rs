@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use arrow::array::RecordBatch;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use filterdb::error::Error;
 use filterdb::session::Session;
+use futures::TryStreamExt;
 use sqllogictest::{DBOutput, DefaultColumnType};
 
 use crate::support::{block_on, root, session};
@@ -20,9 +22,14 @@ impl sqllogictest::AsyncDB for Database {
     type ColumnType = DefaultColumnType;
 
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Error> {
-        let batches = self.session.query(sql).await?;
-        let Some(first) = batches.first() else { return Ok(DBOutput::StatementComplete(0)) };
-        let types = vec![DefaultColumnType::Any; first.num_columns()];
+        let mut statements = self.session.parse(sql)?;
+        let stream = self.session.run(statements.remove(0)).await?;
+        let schema = stream.schema();
+        let batches: Vec<RecordBatch> = stream.try_collect().await?;
+        if schema.fields().is_empty() {
+            return Ok(DBOutput::StatementComplete(0));
+        }
+        let types = vec![DefaultColumnType::Any; schema.fields().len()];
         let options = FormatOptions::default().with_null("NULL");
         let mut rows = Vec::new();
         for batch in &batches {

@@ -15,7 +15,7 @@ from deltalake import DeltaTable
 
 def from_duckdb(dataset):
     files = f"read_parquet('{dataset}/filters/**/*.parquet', hive_partitioning=true)"
-    total, w0, w8 = duckdb.sql(f"SELECT count(*), sum(w0::DOUBLE), sum(w8::DOUBLE) FROM {files}").fetchone()
+    total, w0, w8 = duckdb.sql(f"SELECT count(*), sum(w0::DOUBLE), sum(w8::DOUBLE) FROM {files}").fetchall()[0]
     tasks = duckdb.sql(f"SELECT task, count(*) FROM {files} GROUP BY task ORDER BY task").fetchall()
     models = duckdb.sql(f"SELECT model, data_type, count(*), max(layer) FROM {files} GROUP BY ALL ORDER BY model").fetchall()
     return {"n": total, "w0": w0, "w8": w8, "tasks": dict(tasks), "models": models}

@@ -54,7 +54,19 @@ class Graph:
             return inner, root
         if node.op_type == "Transpose":
             return np.transpose(inner, attribute(node, "perm")), root
+        if node.op_type == "DequantizeLinear":
+            return self.dequantized(node, inner), root
         raise NotImplementedError(node.op_type)
+
+    def dequantized(self, node, quantised):
+        """(q - zero point) * scale in float32, per tensor or along the axis."""
+        scale = self.constant(node.input[1])[0].astype(np.float32)
+        zero = self.constant(node.input[2])[0] if len(node.input) > 2 else np.zeros(1, quantised.dtype)
+        shape = [1] * quantised.ndim
+        if scale.size > 1:
+            shape[attribute(node, "axis", 1)] = scale.size
+        difference = quantised.astype(np.int32) - zero.astype(np.int32).reshape(shape if zero.size > 1 else [1] * len(shape))
+        return difference.astype(np.float32) * scale.reshape(shape if scale.size > 1 else [1] * len(shape))
 
 
 def attribute(node, name, default=None):

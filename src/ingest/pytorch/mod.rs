@@ -36,7 +36,7 @@ impl ModelReader for PyTorch {
     }
 
     fn extensions(&self) -> &'static [&'static str] {
-        &["pt", "pth", "bin", "ckpt"]
+        &["pt", "pth", "ckpt"]
     }
 
     fn sniff(&self, bytes: &[u8]) -> bool {

@@ -18,6 +18,9 @@ use crate::error::{Error, Result, printable};
 use crate::ingest::{self, Extracted, Metadata, Options, Skipped};
 use crate::schema::UNKNOWN;
 
+/// Metadata rows without a file that are named; one CSV often describes more than one ingest takes in.
+const UNMATCHED_SHOWN: usize = 3;
+
 /// Models that are extracted and wait to be stored.
 const WAITING: usize = 2;
 
@@ -238,8 +241,12 @@ impl Summary {
                 )?;
             }
         }
-        for (line, name) in &self.unmatched {
+        for (line, name) in self.unmatched.iter().take(UNMATCHED_SHOWN) {
             writeln!(out, "note: line {line} of the metadata is about '{name}', which is not among the files")?;
+        }
+        if self.unmatched.len() > UNMATCHED_SHOWN {
+            let more = self.unmatched.len() - UNMATCHED_SHOWN;
+            writeln!(out, "note: and {more} more such lines")?;
         }
         for link in &self.links {
             writeln!(out, "note: {} was passed over: {}", printable(&link.name), link.reason)?;

@@ -40,11 +40,14 @@ enum Command {
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
-    let result = match runtime {
-        // On a worker, whose stack is of our size; the main thread's is the shell's affair.
-        Ok(runtime) => runtime.block_on(async { tokio::spawn(run(arguments.command)).await }),
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
         Err(e) => return fail(&Error::io("tokio runtime", e)),
     };
+    // On a worker, whose stack is of our size; the main thread's is the shell's affair.
+    let result = runtime.block_on(async { tokio::spawn(run(arguments.command)).await });
+    // A query that was stopped may still compute: nobody waits for it.
+    runtime.shutdown_background();
     match result {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => fail(&error),

@@ -47,7 +47,7 @@ impl Format {
 }
 
 /// Where rows go, and how.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Output {
     format: Format,
     file: Option<PathBuf>,

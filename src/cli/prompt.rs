@@ -15,7 +15,7 @@ use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Config, Context, Editor, Helper};
 
 use super::output::Output;
-use super::query::execute;
+use super::query::interruptible;
 use super::{count, report, stdout_error};
 use crate::error::{Error, Result};
 use crate::session::Session;
@@ -75,11 +75,7 @@ async fn handle(session: &Session, output: &Output, line: &str) -> Result<bool> 
         sql => sql,
     };
     let start = Instant::now();
-    let done = tokio::select! {
-        done = execute(session, sql, output) => done,
-        _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
-    };
-    match done {
+    match interruptible(session, sql, output).await {
         Ok(()) => say(&format!("{:.3} s", start.elapsed().as_secs_f64()))?,
         Err(Error::Interrupted) => say("stopped")?,
         Err(error) => report(&error),

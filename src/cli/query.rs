@@ -59,12 +59,7 @@ pub(super) async fn run(arguments: Arguments) -> Result<()> {
     let output = arguments.output.output()?;
     let session = Session::open(&arguments.dataset, &Options::default()).await?;
     match sql {
-        Some(sql) => {
-            tokio::select! {
-                done = execute(&session, &sql, &output) => done,
-                _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
-            }
-        }
+        Some(sql) => interruptible(&session, &sql, &output).await,
         None => prompt::run(&session, &output).await,
     }
 }
@@ -73,6 +68,20 @@ fn standard_input() -> Result<String> {
     let mut sql = String::new();
     std::io::stdin().read_to_string(&mut sql).map_err(|e| Error::io("standard input", e))?;
     Ok(sql)
+}
+
+/// [`execute`] until Ctrl-C. On a task of its own: a plan that computes for long without a pause must not keep the
+/// signal from being seen.
+pub(super) async fn interruptible(session: &Session, sql: &str, output: &Output) -> Result<()> {
+    let (session, sql, output) = (session.clone(), sql.to_owned(), output.clone());
+    let mut task = tokio::spawn(async move { execute(&session, &sql, &output).await });
+    tokio::select! {
+        done = &mut task => done.unwrap_or_else(|e| Err(Error::Query { reason: e.to_string(), source: Some(Box::new(e)) })),
+        _ = tokio::signal::ctrl_c() => {
+            task.abort();
+            Err(Error::Interrupted)
+        }
+    }
 }
 
 /// Runs the statements one after the other, and writes the rows of each that has any columns.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StructArray};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Int64Type};
-use datafusion::common::{Result, ScalarValue, exec_err, plan_err};
+use datafusion::common::{Result, ScalarValue, exec_err, plan_datafusion_err, plan_err};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::function::AccumulatorArgs;
 
@@ -13,6 +13,7 @@ use super::arguments::{constant, failed, literal, number, number_list, structure
 use super::rows::{Rows, Values};
 use super::udf::{Described, GroupFunction};
 use crate::convert::ArrowValue;
+use crate::math::histogram::MOST_BINS;
 use crate::math::{Histogram, Range};
 use crate::schema;
 
@@ -120,10 +121,11 @@ fn bounds(first: &DataType) -> usize {
 fn bins(argument: Option<&Option<ScalarValue>>) -> Result<usize> {
     match argument {
         None => Ok(BINS),
-        Some(Some(ScalarValue::Int64(Some(bins)))) => Ok(usize::try_from(*bins).unwrap_or(0)),
+        Some(Some(ScalarValue::Int64(Some(bins)))) => usize::try_from(*bins)
+            .map_err(|_| plan_datafusion_err!("coef_hist: expected 1 to {MOST_BINS} bins, found {bins}")),
         Some(Some(other)) if other.is_null() => plan_err!("coef_hist: expected a number of bins, found NULL"),
         Some(Some(other)) => plan_err!("coef_hist: expected a number of bins, found {other}"),
-        Some(None) => plan_err!("coef_hist: bins must be a literal"),
+        Some(None) => plan_err!("coef_hist: bins must be a literal, found a column or an expression"),
     }
 }
 

@@ -4,9 +4,11 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, Float64Array, Float64Builder, Int64Array, Int64Builder, ListBuilder, StructArray,
+    Array, ArrayRef, AsArray, BooleanArray, Float64Array, Float64Builder, Int64Array, Int64Builder, ListBuilder,
+    StructArray,
 };
 use arrow::buffer::NullBuffer;
+use arrow::compute::nullif;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err};
 use ndarray::Array2;
@@ -37,7 +39,14 @@ pub(crate) trait ArrowValue: Sized {
         let DataType::Struct(fields) = Self::data_type() else {
             return exec_err!("{} is no struct", Self::data_type());
         };
-        Ok(Arc::new(StructArray::try_new(fields, Self::columns(&filled), Some(nulls))?))
+        // The fields of a NULL struct are NULL too: the engine takes a field of a group's result without a look at
+        // the struct's own validity.
+        let missing = BooleanArray::from(values.iter().map(Option::is_none).collect::<Vec<bool>>());
+        let columns = Self::columns(&filled)
+            .into_iter()
+            .map(|column| nullif(&column, &missing))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Arc::new(StructArray::try_new(fields, columns, Some(nulls))?))
     }
 
     /// The value in `row` of a struct array; `None` for NULL.

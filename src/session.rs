@@ -87,6 +87,8 @@ impl Session {
         }
         // A model is a few megabytes and a layer a row group: worth spreading from the start.
         config.options_mut().optimizer.repartition_file_min_size = 1 << 20;
+        // The rule refuses valid plans of two subqueries whose fields have one name, and structs are not what is stored here.
+        config.options_mut().optimizer.enable_leaf_expression_pushdown = false;
         let mut runtime = RuntimeEnvBuilder::new();
         if let Some(bytes) = options.memory_limit {
             runtime = runtime.with_memory_limit(bytes, 1.0);

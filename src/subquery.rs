@@ -88,7 +88,6 @@ impl Folder<'_> {
         if let Some(row) = self.rows.get(&plan) {
             return Ok(row.clone());
         }
-        let repeatable = !is_volatile(&plan)?;
         let key = plan.clone();
         let batches = self.context.execute_logical_plan(plan).await?.collect().await?;
         let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
@@ -102,15 +101,13 @@ impl Folder<'_> {
                 fields.map(|field| ScalarValue::try_from(field.data_type())).collect::<Result<Vec<_>>>()?
             }
         };
-        if repeatable {
-            self.rows.insert(key, row.clone());
-        }
+        self.rows.insert(key, row.clone());
         Ok(row)
     }
 }
 
-/// The uncorrelated scalar subqueries in the expressions of `plan` and of its other subqueries; not those inside
-/// a scalar subquery that is found, which are its own affair.
+/// The uncorrelated scalar subqueries in the expressions of `plan` and of its other subqueries; not volatile ones (each
+/// `(SELECT random())` has its own value).
 fn scalar_subqueries(plan: &LogicalPlan) -> Result<Vec<LogicalPlan>> {
     let mut found = Vec::new();
     plan.apply_with_subqueries(|node| {
@@ -118,6 +115,7 @@ fn scalar_subqueries(plan: &LogicalPlan) -> Result<Vec<LogicalPlan>> {
             expr.apply(|expr| {
                 if let Expr::ScalarSubquery(subquery) = expr
                     && subquery.outer_ref_columns.is_empty()
+                    && !is_volatile(&subquery.subquery)?
                 {
                     found.push(subquery.subquery.as_ref().clone());
                 }

@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Accumulator, EmitTo, GroupsAccumulator};
 /// An aggregate function with its parameters fixed: what to do with the rows of one group.
 pub(crate) trait Aggregate: Debug + Send + Sync + 'static {
     /// What is known of a group. Default: nothing seen yet.
-    type State: Default + Debug + Send + Sync;
+    type State: Clone + Default + Debug + Send + Sync;
 
     /// Adds rows; `arguments` are the call's columns.
     fn update(&self, state: &mut Self::State, arguments: &[ArrayRef]) -> Result<()>;
@@ -58,8 +58,8 @@ impl<A: Aggregate> Accumulator for Ungrouped<A> {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let state = std::mem::take(&mut self.state);
-        ScalarValue::try_from_array(&self.aggregate.evaluate(vec![state])?, 0)
+        // A running window asks for a result after every row.
+        ScalarValue::try_from_array(&self.aggregate.evaluate(vec![self.state.clone()])?, 0)
     }
 
     fn size(&self) -> usize {

@@ -57,12 +57,15 @@ impl Described for CoefHist {
         let coefs = number_list(coefs)?;
         let by_range = |bins: &[DataType]| Some(([structure(first, schema::coef_range())?].to_vec(), bins.to_vec()));
         let (mut bounds, bins) = match (first, rest) {
-            (DataType::Struct(_) | DataType::Null, [] | [_]) => by_range(rest)?,
+            (DataType::Struct(_), [] | [_]) | (DataType::Null, []) => by_range(rest)?,
+            // NULL may stand for a range or for lo: what follows it is a number of bins or hi.
+            (DataType::Null, [bins]) if bins.is_integer() => by_range(rest)?,
             (_, [hi, bins @ ..]) => (vec![number(first)?, number(hi)?], bins.to_vec()),
             _ => return None,
         };
         match bins.as_slice() {
             [] => {}
+            [DataType::UInt64] => bounds.push(DataType::UInt64),
             [bins] if bins.is_integer() || *bins == DataType::Null => bounds.push(DataType::Int64),
             _ => return None,
         }
@@ -123,6 +126,7 @@ fn bins(argument: Option<&Option<ScalarValue>>) -> Result<usize> {
         None => Ok(BINS),
         Some(Some(ScalarValue::Int64(Some(bins)))) => usize::try_from(*bins)
             .map_err(|_| plan_datafusion_err!("coef_hist: expected 1 to {MOST_BINS} bins, found {bins}")),
+        Some(Some(ScalarValue::UInt64(Some(bins)))) => Ok(usize::try_from(*bins).unwrap_or(usize::MAX)),
         Some(Some(other)) if other.is_null() => plan_err!("coef_hist: expected a number of bins, found NULL"),
         Some(Some(other)) => plan_err!("coef_hist: expected a number of bins, found {other}"),
         Some(None) => plan_err!("coef_hist: bins must be a literal, found a column or an expression"),
@@ -177,17 +181,17 @@ impl Count {
 }
 
 /// The histogram, and the rows that were skipped before a list told its length.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Counts {
     histogram: Option<Histogram>,
     n_skipped: u64,
 }
 
 impl Counts {
-    pub(super) fn merge(&mut self, other: Counts) -> Result<()> {
+    pub(super) fn merge(&mut self, other: Counts, function: &str) -> Result<()> {
         self.n_skipped += other.n_skipped;
         match (&mut self.histogram, other.histogram) {
-            (Some(mine), Some(theirs)) => mine.merge(&theirs).map_err(failed("coef_hist"))?,
+            (Some(mine), Some(theirs)) => mine.merge(&theirs).map_err(failed(function))?,
             (mine @ None, theirs) => *mine = theirs,
             (Some(_), None) => {}
         }
@@ -226,7 +230,7 @@ impl Aggregate for Count {
     }
 
     fn merge(&self, state: &mut Counts, other: Counts) -> Result<()> {
-        state.merge(other)
+        state.merge(other, "coef_hist")
     }
 
     fn encode(&self, states: Vec<Counts>) -> Result<ArrayRef> {

@@ -59,14 +59,14 @@ impl Aggregate for Merge {
     fn update(&self, state: &mut Counts, arguments: &[ArrayRef]) -> Result<()> {
         for row in 0..arguments[0].len() {
             if let Some(histogram) = Histogram::decode(&arguments[0], row)? {
-                state.merge(histogram.into())?;
+                state.merge(histogram.into(), "coef_hist_merge")?;
             }
         }
         Ok(())
     }
 
     fn merge(&self, state: &mut Counts, other: Counts) -> Result<()> {
-        state.merge(other)
+        state.merge(other, "coef_hist_merge")
     }
 
     fn encode(&self, states: Vec<Counts>) -> Result<ArrayRef> {

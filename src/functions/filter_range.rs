@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::Float64Array;
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::DataType;
 use datafusion::common::Result;
 use datafusion::logical_expr::{ColumnarValue, ScalarFunctionArgs};
@@ -46,7 +47,9 @@ impl RowFunction for FilterRange {
             Values::F32(values) => ranges(values, &rows),
             Values::F64(values) => ranges(values, &rows),
         };
-        Ok(ColumnarValue::Array(Arc::new(Float64Array::new(ranges.into(), rows.nulls.clone()))))
+        // No weight, no range.
+        let nulls = if rows.d == 0 { Some(NullBuffer::new_null(rows.len)) } else { rows.nulls.clone() };
+        Ok(ColumnarValue::Array(Arc::new(Float64Array::new(ranges.into(), nulls))))
     }
 }
 

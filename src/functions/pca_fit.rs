@@ -48,28 +48,35 @@ impl GroupFunction for PcaFit {
     }
 
     fn aggregate(&self, _arguments: &AccumulatorArgs) -> Result<Fit> {
-        Ok(Fit)
+        Ok(Fit { add: add_rows })
     }
 }
 
-/// Moments of the rows; their principal components in the end.
+/// Moments of a group; their principal components in the end. `add` takes in a column: of filters here, of stored
+/// moments in `pca_merge`.
 #[derive(Debug)]
-pub(crate) struct Fit;
+pub(crate) struct Fit {
+    pub(super) add: fn(&mut Moments, &ArrayRef) -> Result<()>,
+}
+
+fn add_rows(state: &mut Moments, column: &ArrayRef) -> Result<()> {
+    let rows = Rows::new(column)?;
+    if rows.d == 0 {
+        state.skip(rows.len as u64);
+        return Ok(());
+    }
+    match &rows.values {
+        Values::F32(values) => state.update(values, rows.d),
+        Values::F64(values) => state.update(values, rows.d),
+    }
+    .map_err(failed("pca_fit"))
+}
 
 impl Aggregate for Fit {
     type State = Moments;
 
     fn update(&self, state: &mut Moments, arguments: &[ArrayRef]) -> Result<()> {
-        let rows = Rows::new(&arguments[0])?;
-        if rows.d == 0 {
-            state.skip(rows.len as u64);
-            return Ok(());
-        }
-        match &rows.values {
-            Values::F32(values) => state.update(values, rows.d),
-            Values::F64(values) => state.update(values, rows.d),
-        }
-        .map_err(failed("pca_fit"))
+        (self.add)(state, &arguments[0])
     }
 
     fn merge(&self, state: &mut Moments, other: Moments) -> Result<()> {
@@ -77,19 +84,34 @@ impl Aggregate for Fit {
     }
 
     fn encode(&self, states: Vec<Moments>) -> Result<ArrayRef> {
-        encode(states)
+        let low = [
+            double_lists(states.iter().map(Moments::mean_low)),
+            double_lists(states.iter().map(Moments::comoment_low)),
+        ];
+        let moments = Moments::encode(&states.into_iter().map(Some).collect::<Vec<_>>())?;
+        Ok(Arc::new(StructArray::try_new(state_fields(), [moments].into_iter().chain(low).collect(), None)?))
     }
 
     fn decode(&self, column: &ArrayRef, row: usize) -> Result<Moments> {
-        decode(column, row)
+        let Some(state) = column.as_struct_opt().filter(|state| state.fields() == &state_fields()) else {
+            return exec_err!("expected {} as the state of an aggregate, found {}", state_type(), column.data_type());
+        };
+        let low = (doubles(state.column(1), row)?, doubles(state.column(2), row)?);
+        match (Moments::decode(state.column(0), row)?, low) {
+            (Some(moments), (Some(mean), Some(comoment))) => {
+                moments.with_low(mean, comoment).map_err(failed("pca_fit"))
+            }
+            _ => exec_err!("expected moments as the state of an aggregate, found NULL"),
+        }
     }
 
     fn evaluate(&self, states: Vec<Moments>) -> Result<ArrayRef> {
-        evaluate(&states)
+        math::Pca::encode(&states.iter().map(math::pca).collect::<Vec<_>>())
     }
 
     fn heap_size(&self, state: &Moments) -> usize {
-        heap_size(state)
+        // Each number is a pair.
+        2 * (size_of_val(state.mean()) + size_of_val(state.comoment()))
     }
 }
 
@@ -105,33 +127,4 @@ fn state_fields() -> Fields {
         Field::new("mean_low", schema::doubles(), true),
         Field::new("comoment_low", schema::doubles(), true),
     ])
-}
-
-pub(super) fn encode(states: Vec<Moments>) -> Result<ArrayRef> {
-    let low =
-        [double_lists(states.iter().map(Moments::mean_low)), double_lists(states.iter().map(Moments::comoment_low))];
-    let moments = Moments::encode(&states.into_iter().map(Some).collect::<Vec<_>>())?;
-    Ok(Arc::new(StructArray::try_new(state_fields(), [moments].into_iter().chain(low).collect(), None)?))
-}
-
-pub(super) fn decode(column: &ArrayRef, row: usize) -> Result<Moments> {
-    let Some(state) = column.as_struct_opt().filter(|state| state.fields() == &state_fields()) else {
-        return exec_err!("expected {} as the state of an aggregate, found {}", state_type(), column.data_type());
-    };
-    let low = (doubles(state.column(1), row)?, doubles(state.column(2), row)?);
-    match (Moments::decode(state.column(0), row)?, low) {
-        (Some(moments), (Some(mean), Some(comoment))) => moments.with_low(mean, comoment).map_err(failed("pca_fit")),
-        _ => exec_err!("expected moments as the state of an aggregate, found NULL"),
-    }
-}
-
-/// The principal components of each group; NULL where there are fewer than two filters.
-pub(super) fn evaluate(states: &[Moments]) -> Result<ArrayRef> {
-    math::Pca::encode(&states.iter().map(math::pca).collect::<Vec<_>>())
-}
-
-/// Bytes on the heap.
-pub(super) fn heap_size(state: &Moments) -> usize {
-    // Each number is a pair.
-    2 * (size_of_val(state.mean()) + size_of_val(state.comoment()))
 }

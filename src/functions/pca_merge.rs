@@ -5,9 +5,8 @@ use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::Result;
 use datafusion::logical_expr::function::AccumulatorArgs;
 
-use super::aggregate::Aggregate;
 use super::arguments::{failed, structure};
-use super::pca_fit::{decode, encode, evaluate, heap_size, state_type};
+use super::pca_fit::{Fit, state_type};
 use super::udf::{Described, GroupFunction};
 use crate::convert::ArrowValue;
 use crate::math::Moments;
@@ -33,7 +32,7 @@ impl Described for PcaMerge {
 }
 
 impl GroupFunction for PcaMerge {
-    type Aggregate = Merge;
+    type Aggregate = Fit;
 
     fn return_type(&self, _arguments: &[DataType]) -> DataType {
         schema::pca_fit()
@@ -43,44 +42,16 @@ impl GroupFunction for PcaMerge {
         state_type()
     }
 
-    fn aggregate(&self, _arguments: &AccumulatorArgs) -> Result<Merge> {
-        Ok(Merge)
+    fn aggregate(&self, _arguments: &AccumulatorArgs) -> Result<Fit> {
+        Ok(Fit { add: add_moments })
     }
 }
 
-/// Adds up moments.
-#[derive(Debug)]
-pub(crate) struct Merge;
-
-impl Aggregate for Merge {
-    type State = Moments;
-
-    fn update(&self, state: &mut Moments, arguments: &[ArrayRef]) -> Result<()> {
-        for row in 0..arguments[0].len() {
-            if let Some(moments) = Moments::decode(&arguments[0], row)? {
-                state.merge(&moments).map_err(failed("pca_merge"))?;
-            }
+fn add_moments(state: &mut Moments, column: &ArrayRef) -> Result<()> {
+    for row in 0..column.len() {
+        if let Some(moments) = Moments::decode(column, row)? {
+            state.merge(&moments).map_err(failed("pca_merge"))?;
         }
-        Ok(())
     }
-
-    fn merge(&self, state: &mut Moments, other: Moments) -> Result<()> {
-        state.merge(&other).map_err(failed("pca_merge"))
-    }
-
-    fn encode(&self, states: Vec<Moments>) -> Result<ArrayRef> {
-        encode(states)
-    }
-
-    fn decode(&self, column: &ArrayRef, row: usize) -> Result<Moments> {
-        decode(column, row)
-    }
-
-    fn evaluate(&self, states: Vec<Moments>) -> Result<ArrayRef> {
-        evaluate(&states)
-    }
-
-    fn heap_size(&self, state: &Moments) -> usize {
-        heap_size(state)
-    }
+    Ok(())
 }

@@ -25,7 +25,7 @@ impl Described for PcaTransform {
     const USAGE: &'static str = "pca_transform(weights LIST of numbers, fit STRUCT of pca_fit)";
     const SECTION: &'static str = "Principal components";
     const DESCRIPTION: &'static str = "The coefficients of a filter in a fitted basis: (weights - mean) times the transposed \
-        components. NULL where filter or fit is NULL, NaN for a non-finite filter.";
+        components. NULL where filter or fit is NULL; not finite for a filter that is not.";
     const ARGUMENTS: &'static [(&'static str, &'static str)] = &[
         ("weights", "The filter, scaled as those that the basis was fitted to."),
         ("fit", "What pca_fit or pca_merge returned for filters of the same length."),
@@ -82,7 +82,8 @@ fn by_row(fits: &ArrayRef, rows: &Rows<'_>, out: &mut [f64]) -> Result<NullBuffe
 
 fn transform(pca: &Pca, rows: &Rows<'_>, span: Range<usize>, out: &mut [f64]) -> Result<()> {
     let d = rows.d;
-    if d == 0 {
+    let all_null = rows.nulls.as_ref().is_some_and(|nulls| nulls.null_count() == rows.len);
+    if rows.len == 0 || all_null {
         return Ok(());
     }
     if pca.mean.len() != d {

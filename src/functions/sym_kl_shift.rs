@@ -71,7 +71,7 @@ pub(crate) struct Pairs {
 }
 
 /// The groups so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Groups {
     groups: Vec<(ScalarValue, Histogram)>,
     ratio: Option<Vec<f64>>,

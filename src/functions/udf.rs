@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef};
-use datafusion::common::Result;
+use datafusion::common::{Result, not_impl_err};
 use datafusion::logical_expr::expr::AggregateFunction;
 use datafusion::logical_expr::function::{AccumulatorArgs, AggregateFunctionSimplification, StateFieldsArgs};
 use datafusion::logical_expr::simplify::SimplifyContext;
@@ -168,6 +168,7 @@ impl<F: GroupFunction> AggregateUDFImpl for Udf<F> {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        refuse_distinct::<F>(&args)?;
         Ok(Box::new(Ungrouped::new(self.function.aggregate(&args)?)))
     }
 
@@ -176,6 +177,7 @@ impl<F: GroupFunction> AggregateUDFImpl for Udf<F> {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        refuse_distinct::<F>(&args)?;
         Ok(Box::new(Grouped::new(self.function.aggregate(&args)?)))
     }
 
@@ -196,5 +198,14 @@ impl<F: GroupFunction> AggregateUDFImpl for Udf<F> {
 
     fn documentation(&self) -> Option<&Documentation> {
         Some(&self.documentation)
+    }
+}
+
+/// The engine rewrites a lone DISTINCT itself; what comes here would be overlooked.
+fn refuse_distinct<F: Described>(args: &AccumulatorArgs) -> Result<()> {
+    if args.is_distinct {
+        not_impl_err!("{}: DISTINCT is not supported here; use a subquery", F::name())
+    } else {
+        Ok(())
     }
 }

@@ -247,7 +247,7 @@ impl Histogram {
         if shape(self) == shape(other) {
             return Ok(());
         }
-        let say = |h: &Histogram| format!("{} components in {} bins over [{}, {}]", h.d, h.bins, h.lo, h.hi);
+        let say = |h: &Histogram| format!("{} components in {} bins over {}", h.d, h.bins, interval(h.lo, h.hi));
         Err(Error::Math(format!("expected a histogram of {}, found one of {}", say(self), say(other))))
     }
 }
@@ -276,15 +276,21 @@ pub struct Header {
 fn check_range(lo: f64, hi: f64, bins: usize) -> Result<()> {
     let width = (hi - lo) / bins as f64;
     if !(lo < hi && lo.is_finite() && hi.is_finite() && (hi - lo).is_finite()) {
-        return Err(Error::Math(format!("expected a range lo < hi of finite numbers, found [{lo}, {hi}]")));
+        return Err(Error::Math(format!("expected a range lo < hi of finite numbers, found {}", interval(lo, hi))));
     }
     let binning = Binning::new(lo, hi, bins);
     let distinct = (0..bins).all(|i| binning.edge(i) < binning.edge(i + 1));
     // Below the smallest normal number one over the width is not a number any more.
     if width < f64::MIN_POSITIVE || !distinct {
-        return Err(Error::Math(format!("expected a range wide enough for {bins} bins, found [{lo}, {hi}]")));
+        return Err(Error::Math(format!("expected a range wide enough for {bins} bins, found {}", interval(lo, hi))));
     }
     Ok(())
+}
+
+/// A range as it is written: numbers that would take a line of digits get an exponent.
+fn interval(lo: f64, hi: f64) -> String {
+    let number = |x: f64| if x.abs() >= 1e16 && x.is_finite() { format!("{x:e}") } else { x.to_string() };
+    format!("[{}, {}]", number(lo), number(hi))
 }
 
 /// Where an entry falls.

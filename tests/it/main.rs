@@ -11,5 +11,6 @@ mod invariance;
 mod pruning;
 mod schemas;
 mod slt;
+mod states;
 mod study;
 mod support;

@@ -18,6 +18,7 @@ use super::output::Output;
 use super::query::interruptible;
 use super::{count, report, stdout_error};
 use crate::error::{Error, Result};
+use crate::functions;
 use crate::session::Session;
 
 const HELP: &str = "\
@@ -29,8 +30,13 @@ A statement ends with a semicolon and may span lines. Tab completes names, Ctrl-
 const TABLES: &str = "SELECT table_name, column_name, data_type FROM information_schema.columns \
     WHERE table_schema = 'public' ORDER BY table_name, ordinal_position";
 
-const FUNCTIONS: &str = "SELECT DISTINCT routine_name AS name, syntax_example, description \
-    FROM information_schema.routines WHERE syntax_example IS NOT NULL ORDER BY name";
+/// Our own functions; the engine's are in its manual.
+fn functions() -> String {
+    let all = functions::all();
+    let documented = all.iter().filter_map(|function| function.documentation());
+    let lines = documented.map(|function| format!("{}\n    {}", function.syntax_example, function.description));
+    lines.collect::<Vec<_>>().join("\n")
+}
 
 pub(super) async fn run(session: &Session, output: &Output) -> Result<()> {
     let failed = |e: ReadlineError| Error::io("the prompt", std::io::Error::other(e.to_string()));
@@ -71,7 +77,10 @@ async fn handle(session: &Session, output: &Output, line: &str) -> Result<bool> 
             return Ok(true);
         }
         "\\d" => TABLES,
-        "\\f" => FUNCTIONS,
+        "\\f" => {
+            say(&functions())?;
+            return Ok(true);
+        }
         sql => sql,
     };
     let start = Instant::now();
@@ -101,7 +110,7 @@ async fn names(session: &Session) -> Result<Vec<String>> {
     let sql = "SELECT CAST(column_name AS VARCHAR) FROM information_schema.columns WHERE table_schema = 'public' \
         UNION SELECT CAST(table_name AS VARCHAR) FROM information_schema.tables WHERE table_schema = 'public' \
         UNION SELECT CAST(routine_name AS VARCHAR) FROM information_schema.routines ORDER BY 1";
-    let mut names = Vec::new();
+    let mut names: Vec<String> = functions::all().iter().map(|function| function.name().to_owned()).collect();
     for batch in session.query(sql).await? {
         let column = arrow::compute::cast(batch.column(0), &arrow::datatypes::DataType::Utf8)
             .map_err(datafusion::error::DataFusionError::from)?;

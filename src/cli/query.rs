@@ -14,7 +14,7 @@ use crate::session::{Options, Session};
 ///
 /// Tables: `filters` (one row per filter: weights, keys, metadata), `layers`, `models`. Functions: filter_scale,
 /// filter_range, pca_fit, pca_transform, coef_range, coef_hist, kl_shift, sym_kl_shift, pca_merge,
-/// coef_hist_merge; SHOW FUNCTIONS describes them. Without SQL: a prompt on a terminal, standard input otherwise.
+/// coef_hist_merge (the prompt's \f describes them). Without SQL: a prompt on a terminal, standard input otherwise.
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// Folder or URL (s3://bucket/prefix) of the data set

@@ -20,7 +20,7 @@ mod pca_merge;
 mod pca_transform;
 mod sym_kl_shift;
 
-use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::logical_expr::{AggregateUDF, Documentation, ScalarUDF};
 
 /// A SQL function of this crate.
 #[derive(Debug, Clone)]
@@ -37,6 +37,14 @@ impl Function {
         match self {
             Function::Scalar(function) => function.name(),
             Function::Aggregate(function) => function.name(),
+        }
+    }
+
+    /// What it does, how it is called, an example.
+    pub fn documentation(&self) -> Option<&Documentation> {
+        match self {
+            Function::Scalar(function) => function.documentation(),
+            Function::Aggregate(function) => function.documentation(),
         }
     }
 }

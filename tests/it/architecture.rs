@@ -18,7 +18,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("functions", &["convert", "error", "math", "schema"]),
     ("subquery", &[]),
     ("session", &["dataset", "error", "functions", "subquery"]),
-    ("cli", &["dataset", "error", "ingest", "record", "schema", "session"]),
+    ("cli", &["dataset", "error", "functions", "ingest", "record", "schema", "session"]),
 ];
 
 /// Libraries that only some modules may know.

@@ -1,6 +1,6 @@
 //! A function is documented, and its contract is an .slt file; and the promises that need more than one line of SQL.
 
-use filterdb::functions::{Function, all};
+use filterdb::functions::all;
 use filterdb::session::{Options, Session};
 
 use crate::support::{block_on, number, numbers, root, rows};
@@ -8,10 +8,7 @@ use crate::support::{block_on, number, numbers, root, rows};
 #[test]
 fn every_function_is_documented_and_has_its_slt_file() {
     for function in all() {
-        let documentation = match &function {
-            Function::Scalar(function) => function.documentation(),
-            Function::Aggregate(function) => function.documentation(),
-        };
+        let documentation = function.documentation();
         let documentation = documentation.unwrap_or_else(|| panic!("{} is not documented", function.name()));
         assert!(documentation.description.len() > 40, "{}", function.name());
         assert!(documentation.syntax_example.starts_with(function.name()));

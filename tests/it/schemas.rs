@@ -100,13 +100,9 @@ fn the_tables_in_sql_are_as_written_down() {
 fn every_function_returns_what_is_written_down() {
     let session = session(1, 8192);
     for function in filterdb::functions::all() {
-        let documentation = match &function {
-            filterdb::functions::Function::Scalar(f) => f.documentation().cloned(),
-            filterdb::functions::Function::Aggregate(f) => f.documentation().cloned(),
-        };
-        let example =
-            documentation.and_then(|d| d.sql_example).unwrap_or_else(|| panic!("{}: no example", function.name()));
-        assert!(!rows(&session, &example).is_empty(), "{example}");
+        let documentation = function.documentation().unwrap_or_else(|| panic!("{}: no documentation", function.name()));
+        let example = documentation.sql_example.as_ref().unwrap_or_else(|| panic!("{}: no example", function.name()));
+        assert!(!rows(&session, example).is_empty(), "{example}");
         let sql = format!("SELECT {} AS result", call(function.name()));
         let statement = session.parse(&sql).unwrap().remove(0);
         let plan = block_on(session.plan(statement)).unwrap_or_else(|e| panic!("{sql}: {e}"));

@@ -14,12 +14,15 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPrope
 use parquet::schema::types::ColumnPath;
 use uuid::Uuid;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, printable};
 use crate::record::{LayerRecord, ModelRecord};
 use crate::schema::{self, FILTER_LEN, PARTITION_KEYS, WEIGHT_COLUMNS};
 
 /// The most rows of a row group; a larger layer is cut.
 const MAX_ROWS: usize = 1 << 20;
+
+/// The longest name of a folder that file systems take.
+const MAX_NAME: usize = 255;
 
 /// A model ready to be stored: its Parquet file, and what the other tables say of it.
 #[derive(Debug)]
@@ -54,14 +57,15 @@ impl Encoded {
 /// Encodes a model's filters, and drops its weights.
 ///
 /// # Errors
-/// [`Error::Model`] where the Parquet writer refuses.
+/// [`Error::Model`] for a name too long for a folder, and where the Parquet writer refuses.
 pub fn encode(mut record: ModelRecord) -> Result<Encoded> {
+    let folder = folder(&record)?;
     let data_id = Uuid::new_v4().to_string();
     let layer_rows: Vec<usize> = record.layers.iter().map(LayerRecord::n_filters).collect();
     let stats = stats(&record);
     let bytes = parquet(&mut record).map_err(|e| Error::model(&record.file, "", format!("cannot be written: {e}")))?;
     Ok(Encoded {
-        path: format!("{}/{data_id}.parquet", folder(&record)),
+        path: format!("{folder}/{data_id}.parquet"),
         rows: layer_rows.iter().sum(),
         size: bytes.len(),
         bytes: bytes.into(),
@@ -81,9 +85,17 @@ fn key_value<'a>(record: &'a ModelRecord, key: &str) -> &'a str {
 }
 
 /// `task=.../data_type=.../model=...`, values percent-encoded: a name cannot steer the path.
-fn folder(record: &ModelRecord) -> String {
-    let part = |key: &&str| format!("{key}={}", percent_encode(key_value(record, key)));
-    PARTITION_KEYS.iter().map(part).collect::<Vec<_>>().join("/")
+fn folder(record: &ModelRecord) -> Result<String> {
+    let parts = PARTITION_KEYS.iter().map(|key| {
+        let part = format!("{key}={}", percent_encode(key_value(record, key)));
+        if part.len() <= MAX_NAME {
+            return Ok(part);
+        }
+        let name = printable(key_value(record, key));
+        let reason = format!("expected a name of at most {MAX_NAME} bytes in a path, found {}", part.len());
+        Err(Error::model(&record.file, format!("{key} '{name}'"), reason))
+    });
+    Ok(parts.collect::<Result<Vec<_>>>()?.join("/"))
 }
 
 fn percent_encode(value: &str) -> String {

@@ -12,10 +12,6 @@ use crate::math::{self, Moments};
 use crate::record::{LayerRecord, ModelRecord};
 use crate::schema::{FILTER_LEN, UNKNOWN};
 
-/// The longest name of a model, task or data type, in bytes: it becomes the name of a folder, where every byte
-/// may take three.
-const MAX_NAME: usize = 80;
-
 /// What the user says of the files.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -174,8 +170,6 @@ pub fn extract_one(path: &Path, options: &Options) -> Result<Extracted> {
 fn check_name(file: &Path, what: &str, name: &str) -> Result<()> {
     let reason = if name.trim().is_empty() {
         "is empty".to_owned()
-    } else if name.len() > MAX_NAME {
-        format!("expected at most {MAX_NAME} bytes, found {}", name.len())
     } else if name.chars().any(char::is_control) {
         "holds a control character".to_owned()
     } else {

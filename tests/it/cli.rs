@@ -152,6 +152,24 @@ fn bad_files_are_refused_in_one_line() {
 }
 
 #[test]
+fn names_are_data_and_never_steer_a_path() {
+    let (folder, db) = scratch();
+    let csv = folder.path().join("m.csv");
+    let name = "../a=b/%2F x'y\"é";
+    std::fs::write(&csv, format!("file,model,task,note\npnet.pt,\"{}\",../../t,=cmd()\n", name.replace('"', "\"\"")))
+        .unwrap();
+    let output = ingest(&db, &[&model("facenet-pytorch/pnet.pt")], &["--metadata", csv.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let rows = query(&db, "SELECT model, task, note, count(*) AS n FROM filters GROUP BY ALL");
+    assert_eq!(rows, serde_json::json!([{"model": name, "task": "../../t", "note": "=cmd()", "n": 702}]));
+    let entries: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(entries.len(), 2, "{entries:?}");
+    std::fs::write(&csv, format!("file,model\npnet.pt,{}\n", "é".repeat(100))).unwrap();
+    let long = ingest(&db, &[&model("facenet-pytorch/pnet.pt")], &["--metadata", csv.to_str().unwrap()]);
+    assert_refused(&long, 1, &["pnet.pt", "at most 255 bytes"]);
+}
+
+#[test]
 fn non_finite_weights_are_counted_and_strict_refuses_them() {
     let (folder, db) = scratch();
     let file = folder.path().join("nan.safetensors");

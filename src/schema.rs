@@ -98,7 +98,7 @@ pub fn metadata_field(name: &str) -> FieldRef {
 
 /// Whether `name` is taken by a column of our own, so that no metadata column may have it.
 pub fn is_reserved(name: &str) -> bool {
-    name == WEIGHTS
+    name.eq_ignore_ascii_case(WEIGHTS)
         || [models(), layers(), filters_file()]
             .iter()
             .any(|schema| schema.fields().iter().any(|field| field.name().eq_ignore_ascii_case(name)))

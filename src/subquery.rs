@@ -7,7 +7,6 @@
 //! which is one row, is shared in the same way.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,20 +31,24 @@ struct Folder<'a> {
     rows: HashMap<LogicalPlan, Vec<ScalarValue>>,
 }
 
+/// Values of subqueries: one for all places of a plan, or one for each place of a volatile one.
+type Values = HashMap<LogicalPlan, Vec<ScalarValue>>;
+
 type Pinned<'f, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'f>>;
 
 impl Folder<'_> {
     /// Runs the subqueries of `plan`, innermost first, and puts their values in.
     fn fold(&mut self, plan: LogicalPlan) -> Pinned<'_, LogicalPlan> {
         Box::pin(async move {
-            let mut values: HashMap<LogicalPlan, ScalarValue> = HashMap::new();
+            let mut values = Values::new();
             for subquery in scalar_subqueries(&plan)? {
-                if let Entry::Vacant(entry) = values.entry(subquery) {
-                    let value = self.scalar(entry.key().clone()).await?;
-                    entry.insert(value);
+                // `(SELECT random())` has its own value each time that it is written.
+                if is_volatile(&subquery)? || !values.contains_key(&subquery) {
+                    let value = self.scalar(subquery.clone()).await?;
+                    values.entry(subquery).or_default().push(value);
                 }
             }
-            if values.is_empty() { Ok(plan) } else { substitute(plan, &values) }
+            if values.is_empty() { Ok(plan) } else { substitute(plan, values) }
         })
     }
 
@@ -88,6 +91,7 @@ impl Folder<'_> {
         if let Some(row) = self.rows.get(&plan) {
             return Ok(row.clone());
         }
+        let repeatable = !is_volatile(&plan)?;
         let key = plan.clone();
         let batches = self.context.execute_logical_plan(plan).await?.collect().await?;
         let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
@@ -101,13 +105,14 @@ impl Folder<'_> {
                 fields.map(|field| ScalarValue::try_from(field.data_type())).collect::<Result<Vec<_>>>()?
             }
         };
-        self.rows.insert(key, row.clone());
+        if repeatable {
+            self.rows.insert(key, row.clone());
+        }
         Ok(row)
     }
 }
 
-/// The uncorrelated scalar subqueries in the expressions of `plan` and of its other subqueries; not volatile ones (each
-/// `(SELECT random())` has its own value).
+/// The uncorrelated scalar subqueries in the expressions of `plan` and of its other subqueries, as often as they stand there.
 fn scalar_subqueries(plan: &LogicalPlan) -> Result<Vec<LogicalPlan>> {
     let mut found = Vec::new();
     plan.apply_with_subqueries(|node| {
@@ -115,7 +120,6 @@ fn scalar_subqueries(plan: &LogicalPlan) -> Result<Vec<LogicalPlan>> {
             expr.apply(|expr| {
                 if let Expr::ScalarSubquery(subquery) = expr
                     && subquery.outer_ref_columns.is_empty()
-                    && !is_volatile(&subquery.subquery)?
                 {
                     found.push(subquery.subquery.as_ref().clone());
                 }
@@ -128,14 +132,14 @@ fn scalar_subqueries(plan: &LogicalPlan) -> Result<Vec<LogicalPlan>> {
 
 /// Puts values in the place of subqueries; columns keep their names. From the outside in: a subquery is known by its
 /// plan as it was found, before anything inside it was replaced.
-fn substitute(plan: LogicalPlan, values: &HashMap<LogicalPlan, ScalarValue>) -> Result<LogicalPlan> {
+fn substitute(plan: LogicalPlan, mut values: Values) -> Result<LogicalPlan> {
     let folded = plan.transform_down_with_subqueries(|node| {
         let names = NamePreserver::new(&node);
         let replaced = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let replaced = expr.transform_up(|expr| match &expr {
-                Expr::ScalarSubquery(subquery) => Ok(match values.get(subquery.subquery.as_ref()) {
-                    Some(value) => Transformed::yes(lit(value.clone())),
+                Expr::ScalarSubquery(subquery) => Ok(match take(&mut values, &subquery.subquery) {
+                    Some(value) => Transformed::yes(lit(value)),
                     None => Transformed::no(expr),
                 }),
                 _ => Ok(Transformed::no(expr)),
@@ -145,6 +149,12 @@ fn substitute(plan: LogicalPlan, values: &HashMap<LogicalPlan, ScalarValue>) -> 
         replaced.map_data(LogicalPlan::recompute_schema)
     })?;
     Ok(folded.data)
+}
+
+/// The value for one place: the last one stays, for all places that share it.
+fn take(values: &mut Values, subquery: &LogicalPlan) -> Option<ScalarValue> {
+    let values = values.get_mut(subquery)?;
+    if values.len() > 1 { values.pop() } else { values.first().cloned() }
 }
 
 fn is_single_row(node: &LogicalPlan) -> bool {

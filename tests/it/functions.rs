@@ -32,7 +32,7 @@ fn a_mean_far_from_zero_costs_no_digits() {
     let session = session();
     let fit = |offset: &str| {
         let sql = format!(
-            "WITH t AS (SELECT value AS k, {NORMAL} AS z FROM generate_series(1, 50000) AS s(value))
+            "WITH s AS (SELECT k FROM generate_series(1, 50000) AS s(k)), t AS (SELECT k, {NORMAL} AS z FROM s)
              SELECT pca_fit([{offset} + z, {offset} + 0.5 * z + sin(k)]) AS fit FROM t"
         );
         rows(&session, &sql)[0]["fit"].clone()

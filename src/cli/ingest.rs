@@ -67,12 +67,21 @@ pub(super) async fn run(arguments: Arguments) -> Result<ExitCode> {
     let mut summary = Summary::new(files.len(), links, &options, &files);
     let mut ingest = Ingest::start(&arguments.dataset, arguments.replace).await?;
     let stop = Arc::new(AtomicBool::new(false));
+    let expected = files.len();
     let mut results = extract(files, options, Arc::clone(&stop));
     let added = tokio::select! {
         added = add_all(&mut ingest, &mut results, &mut summary, arguments.keep_going) => added,
         _ = tokio::signal::ctrl_c() => Err(Error::Interrupted),
     };
     stop.store(true, Ordering::Relaxed);
+    let added = added.and_then(|received| match received {
+        received if received == expected => Ok(()),
+        // A reader died; what it would have read must not be missing unseen.
+        received => Err(Error::dataset(
+            printable(&arguments.dataset),
+            format!("nothing was stored: expected {expected} files to be read, {received} were"),
+        )),
+    });
     if let Err(error) = added {
         ingest.abort().await;
         return Err(error);
@@ -95,8 +104,11 @@ fn extract(files: Vec<PathBuf>, options: Options, stop: Arc<AtomicBool>) -> Resu
     receiver
 }
 
-async fn add_all(ingest: &mut Ingest, results: &mut Results, summary: &mut Summary, keep_going: bool) -> Result<()> {
+/// Adds what comes; the number of files that came.
+async fn add_all(ingest: &mut Ingest, results: &mut Results, summary: &mut Summary, keep_going: bool) -> Result<usize> {
+    let mut received = 0;
     while let Some((index, result)) = results.recv().await {
+        received += 1;
         let added = match result {
             Ok(extracted) => add(ingest, extracted).await,
             Err(error) => Err(error),
@@ -112,7 +124,7 @@ async fn add_all(ingest: &mut Ingest, results: &mut Results, summary: &mut Summa
         };
         summary.progress.inc(1);
     }
-    Ok(())
+    Ok(received)
 }
 
 async fn add(ingest: &mut Ingest, extracted: Extracted<Encoded>) -> Result<Line> {

@@ -2,12 +2,12 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | [`tables`] | the tables' logs: create, open, which files a version holds |
-//! | [`encode`] | records to Parquet |
-//! | [`rows`] | rows of `models` and `layers` |
-//! | [`commit`] | an ingest: files first, then the logs, `filters` last |
-//! | [`snapshot`] | what a reader sees |
-//! | [`scan`] | files to rows: the tables as the engine sees them |
+//! | `tables.rs` | the tables' logs: create, open, which files a version holds |
+//! | `encode.rs` | records to Parquet |
+//! | `rows.rs` | rows of `models` and `layers` |
+//! | `commit.rs` | an ingest: files first, then the logs, `filters` last |
+//! | `snapshot.rs` | what a reader sees |
+//! | `scan.rs` | files to rows: the tables as the engine sees them |
 
 mod commit;
 mod encode;

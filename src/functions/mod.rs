@@ -1,7 +1,7 @@
 //! The SQL functions, one file each, named as in SQL. [`all`] is the list; tests loop over it.
 //!
 //! The mathematics is in [`crate::math`]; here are types, planning errors and the way between Arrow and
-//! numbers. Every aggregate is one [`aggregate::Aggregate`], whose state serves grouped and ungrouped
+//! numbers. Every aggregate is one `Aggregate` (`aggregate.rs`), whose state serves grouped and ungrouped
 //! queries alike, so both give the same digits.
 
 mod aggregate;

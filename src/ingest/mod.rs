@@ -74,7 +74,7 @@ pub struct Convolution {
     /// Kernel height and width.
     pub kernel: [usize; 2],
     /// Depth in the file's own measure: the node's depth in the graph (longest path from a graph input), or the
-    /// position in the file. Ranked over the whole model by [`graph::rank`].
+    /// position in the file. Ranked over the whole model by `graph.rs`.
     pub depth: usize,
     /// Where `depth` comes from.
     pub depth_source: DepthSource,

@@ -15,7 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Error {
     /// A model file that is not what it claims to be. `at` names the tensor, layer or record, and is
     /// empty where the file as a whole is meant.
-    #[error("{}: {}{reason}", .file.display(), prefix(.at))]
+    #[error("{}: {}{reason}", printable(&.file.to_string_lossy()), prefix(.at))]
     Model {
         /// The model file.
         file: PathBuf,
@@ -25,7 +25,7 @@ pub enum Error {
         reason: String,
     },
     /// A metadata CSV that cannot be used.
-    #[error("{}: {}{reason}", .file.display(), prefix(.at))]
+    #[error("{}: {}{reason}", printable(&.file.to_string_lossy()), prefix(.at))]
     Metadata {
         /// The CSV file.
         file: PathBuf,
@@ -35,7 +35,7 @@ pub enum Error {
         reason: String,
     },
     /// The operating system refused a file.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {source}", printable(&.path.to_string_lossy()))]
     Io {
         /// The file or folder.
         path: PathBuf,

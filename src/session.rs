@@ -9,7 +9,7 @@ use datafusion::catalog::{MemTable, MemorySchemaProvider, SchemaProvider};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{DdlStatement, LogicalPlan};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 
@@ -136,6 +136,15 @@ impl Session {
     /// [`Error::Query`].
     pub async fn plan(&self, statement: Statement) -> Result<LogicalPlan> {
         let plan = self.context.state().statement_to_plan(statement).await?;
+        // What is kept to be run later has the values of then.
+        let kept = matches!(
+            plan,
+            LogicalPlan::Ddl(DdlStatement::CreateView(_))
+                | LogicalPlan::Statement(datafusion::logical_expr::Statement::Prepare(_))
+        );
+        if kept {
+            return Ok(plan);
+        }
         Ok(subquery::fold(&self.context, plan).await?)
     }
 

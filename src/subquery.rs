@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchemaRef, Result, ScalarValue, exec_err};
+use datafusion::datasource::source_as_provider;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{EmptyRelation, Expr, LogicalPlan, Projection, lit};
 use datafusion::prelude::SessionContext;
@@ -28,11 +29,32 @@ pub(crate) async fn fold(context: &SessionContext, plan: LogicalPlan) -> Result<
 struct Folder<'a> {
     context: &'a SessionContext,
     /// The one row of each plan that has run.
-    rows: HashMap<LogicalPlan, Vec<ScalarValue>>,
+    rows: HashMap<Key, Vec<ScalarValue>>,
+}
+
+/// What makes two plans the same: the engine compares scans by the table's name only, and all calls of a table function
+/// (`generate_series`) have one name, so the tables themselves are compared too.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    plan: LogicalPlan,
+    tables: Vec<usize>,
+}
+
+impl Key {
+    fn new(plan: &LogicalPlan) -> Result<Self> {
+        let mut tables = Vec::new();
+        plan.apply_with_subqueries(|node| {
+            if let LogicalPlan::TableScan(scan) = node {
+                tables.push(Arc::as_ptr(&source_as_provider(&scan.source)?).cast::<()>().addr());
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        Ok(Key { plan: plan.clone(), tables })
+    }
 }
 
 /// Values of subqueries: one for all places of a plan, or one for each place of a volatile one.
-type Values = HashMap<LogicalPlan, Vec<ScalarValue>>;
+type Values = HashMap<Key, Vec<ScalarValue>>;
 
 type Pinned<'f, T> = Pin<Box<dyn Future<Output = Result<T>> + Send + 'f>>;
 
@@ -43,9 +65,10 @@ impl Folder<'_> {
             let mut values = Values::new();
             for subquery in scalar_subqueries(&plan)? {
                 // `(SELECT random())` has its own value each time that it is written.
-                if is_volatile(&subquery)? || !values.contains_key(&subquery) {
-                    let value = self.scalar(subquery.clone()).await?;
-                    values.entry(subquery).or_default().push(value);
+                let key = Key::new(&subquery)?;
+                if is_volatile(&subquery)? || !values.contains_key(&key) {
+                    let value = self.scalar(subquery).await?;
+                    values.entry(key).or_default().push(value);
                 }
             }
             if values.is_empty() { Ok(plan) } else { substitute(plan, values) }
@@ -68,7 +91,7 @@ impl Folder<'_> {
     async fn share_aggregates(&mut self, plan: LogicalPlan) -> Result<LogicalPlan> {
         let mut aggregates = Vec::new();
         plan.apply(|node| {
-            if is_single_row(node) {
+            if is_single_row(node) && !is_volatile(node)? {
                 aggregates.push(node.clone());
                 return Ok(TreeNodeRecursion::Jump);
             }
@@ -76,10 +99,13 @@ impl Folder<'_> {
         })?;
         let mut rows = HashMap::new();
         for aggregate in aggregates {
-            let row = self.row(aggregate.clone()).await?;
-            rows.insert(aggregate, row);
+            let key = Key::new(&aggregate)?;
+            rows.insert(key, self.row(aggregate).await?);
         }
-        let replaced = plan.transform_down(|node| match rows.get(&node) {
+        if rows.is_empty() {
+            return Ok(plan);
+        }
+        let replaced = plan.transform_down(|node| match rows.get(&Key::new(&node)?) {
             Some(row) => Ok(Transformed::new(one_row(row, node.schema())?, true, TreeNodeRecursion::Jump)),
             None => Ok(Transformed::no(node)),
         })?;
@@ -88,11 +114,11 @@ impl Folder<'_> {
 
     /// The row of a plan that has at most one; NULLs where it has none. Equal plans run once.
     async fn row(&mut self, plan: LogicalPlan) -> Result<Vec<ScalarValue>> {
-        if let Some(row) = self.rows.get(&plan) {
+        let key = Key::new(&plan)?;
+        if let Some(row) = self.rows.get(&key) {
             return Ok(row.clone());
         }
         let repeatable = !is_volatile(&plan)?;
-        let key = plan.clone();
         let batches = self.context.execute_logical_plan(plan).await?.collect().await?;
         let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
         let row = match batches.iter().find(|batch| batch.num_rows() > 0) {
@@ -101,7 +127,7 @@ impl Folder<'_> {
                 batch.columns().iter().map(|column| ScalarValue::try_from_array(column, 0)).collect::<Result<_>>()?
             }
             None => {
-                let fields = key.schema().fields().iter();
+                let fields = key.plan.schema().fields().iter();
                 fields.map(|field| ScalarValue::try_from(field.data_type())).collect::<Result<Vec<_>>>()?
             }
         };
@@ -116,6 +142,10 @@ impl Folder<'_> {
 fn scalar_subqueries(plan: &LogicalPlan) -> Result<Vec<LogicalPlan>> {
     let mut found = Vec::new();
     plan.apply_with_subqueries(|node| {
+        // The working table of a recursive query has no rows outside it.
+        if matches!(node, LogicalPlan::RecursiveQuery(_)) {
+            return Ok(TreeNodeRecursion::Jump);
+        }
         node.apply_expressions(|expr| {
             expr.apply(|expr| {
                 if let Expr::ScalarSubquery(subquery) = expr
@@ -138,7 +168,7 @@ fn substitute(plan: LogicalPlan, mut values: Values) -> Result<LogicalPlan> {
         let replaced = node.map_expressions(|expr| {
             let name = names.save(&expr);
             let replaced = expr.transform_up(|expr| match &expr {
-                Expr::ScalarSubquery(subquery) => Ok(match take(&mut values, &subquery.subquery) {
+                Expr::ScalarSubquery(subquery) => Ok(match take(&mut values, &subquery.subquery)? {
                     Some(value) => Transformed::yes(lit(value)),
                     None => Transformed::no(expr),
                 }),
@@ -152,9 +182,9 @@ fn substitute(plan: LogicalPlan, mut values: Values) -> Result<LogicalPlan> {
 }
 
 /// The value for one place: the last one stays, for all places that share it.
-fn take(values: &mut Values, subquery: &LogicalPlan) -> Option<ScalarValue> {
-    let values = values.get_mut(subquery)?;
-    if values.len() > 1 { values.pop() } else { values.first().cloned() }
+fn take(values: &mut Values, subquery: &LogicalPlan) -> Result<Option<ScalarValue>> {
+    let Some(values) = values.get_mut(&Key::new(subquery)?) else { return Ok(None) };
+    Ok(if values.len() > 1 { values.pop() } else { values.first().cloned() })
 }
 
 fn is_single_row(node: &LogicalPlan) -> bool {

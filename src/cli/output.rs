@@ -64,6 +64,11 @@ impl Output {
         Ok(Output { format, file })
     }
 
+    /// Whether a second result would overwrite the first or could not be told from it.
+    pub fn holds_one_result(&self) -> bool {
+        self.file.is_some() || matches!(self.format, Format::Parquet | Format::Arrow)
+    }
+
     /// Writes all rows; a file appears only when it is whole.
     pub async fn write(&self, rows: SendableRecordBatchStream) -> Result<()> {
         let Some(path) = &self.file else {
@@ -169,11 +174,20 @@ fn as_table(batches: &[RecordBatch], schema: &SchemaRef, terminal: bool) -> Resu
     }
     shown.push(RecordBatch::new_empty(Arc::clone(schema)));
     let options = FormatOptions::default().with_null("NULL");
-    let text = pretty_format_batches_with_options(&shown, &options).map_err(written)?.to_string();
+    let text = printable_lines(&pretty_format_batches_with_options(&shown, &options).map_err(written)?.to_string());
     if rows > SHOWN && terminal {
         return Ok(format!("{text}\n{SHOWN} of {rows} rows; --format csv or json gives all"));
     }
     Ok(text)
+}
+
+/// Control characters escaped: names and cells come from files of strangers.
+fn printable_lines(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() && c != '\n' { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
 }
 
 /// The schema of a CSV file: nested columns become text.

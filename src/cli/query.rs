@@ -90,11 +90,19 @@ pub(super) async fn execute(session: &Session, sql: &str, output: &Output) -> Re
     if statements.is_empty() {
         return Err(Error::Usage("expected a SQL statement, found none".into()));
     }
+    let mut written = false;
     for statement in statements {
         let rows = session.run(statement).await?;
-        if !rows.schema().fields().is_empty() {
-            output.write(rows).await?;
+        if rows.schema().fields().is_empty() {
+            continue;
         }
+        if written && output.holds_one_result() {
+            return Err(Error::Usage(
+                "expected one statement that returns rows: a file, or Parquet and Arrow, hold one result".into(),
+            ));
+        }
+        output.write(rows).await?;
+        written = true;
     }
     Ok(())
 }

@@ -4,15 +4,17 @@
 //! last step makes anything visible, since readers pass over rows whose files `filters` does not hold.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema};
 use chrono::Utc;
-use deltalake_core::DeltaTable;
 use deltalake_core::kernel::schema::StructField;
-use deltalake_core::kernel::transaction::{CommitBuilder, CommitProperties};
+use deltalake_core::kernel::transaction::CommitBuilder;
+use deltalake_core::kernel::transaction::TransactionError;
 use deltalake_core::kernel::{Action, Add, Remove};
 use deltalake_core::protocol::{DeltaOperation, SaveMode};
+use deltalake_core::{DeltaTable, DeltaTableError};
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutMode, PutOptions};
 use uuid::Uuid;
@@ -24,6 +26,12 @@ use super::tables::{DataFile, Dataset, delta_schema, failed};
 use crate::error::{Error, Result};
 use crate::schema::{self, PARTITION_KEYS};
 use crate::store::Store;
+
+/// How often a commit that others overtook is tried again.
+const ATTEMPTS: u32 = 50;
+
+/// The same for commits that do not look at what others did: delta-rs tries these again by itself.
+const RETRIES: usize = 50;
 
 /// What an ingest does with a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +53,8 @@ pub struct Ingest {
     replace: bool,
     known: HashMap<String, Known>,
     uploaded: Vec<Encoded>,
-    replaced: Vec<DataFile>,
+    /// Whether a commit was tried whose outcome is not known: nothing that it names may be deleted then.
+    attempted: bool,
 }
 
 impl Ingest {
@@ -61,7 +70,7 @@ impl Ingest {
             Some(dataset) => Snapshot::read(dataset).await?.known()?,
             None => HashMap::new(),
         };
-        Ok(Ingest { store, dataset, replace, known, uploaded: Vec::new(), replaced: Vec::new() })
+        Ok(Ingest { store, dataset, replace, known, uploaded: Vec::new(), attempted: false })
     }
 
     /// Stores a model's filters, unless the data set has them. Nothing is visible before [`Ingest::commit`].
@@ -69,23 +78,9 @@ impl Ingest {
     /// # Errors
     /// [`Error::Model`] for another model of the same name, [`Error::Dataset`].
     pub async fn add(&mut self, mut encoded: Encoded) -> Result<Outcome> {
-        let record = &encoded.record;
-        let mut outcome = Outcome::Added;
-        if let Some(known) = self.known.get(&record.model) {
-            match known.difference(record) {
-                None => return Ok(Outcome::Unchanged),
-                Some(difference) if !self.replace => {
-                    let reason = format!(
-                        "the data set has a model '{}' already, {difference}; --replace replaces it, a column 'model' in --metadata names this one otherwise",
-                        record.model
-                    );
-                    return Err(Error::model(&record.file, "", reason));
-                }
-                Some(_) => {
-                    outcome = Outcome::Replaced;
-                    self.replaced.extend(known.files.iter().cloned());
-                }
-            }
+        let outcome = self.outcome(&encoded, &self.known)?;
+        if outcome == Outcome::Unchanged {
+            return Ok(outcome);
         }
         let bytes = std::mem::take(&mut encoded.bytes);
         self.put("filters", &encoded.path, bytes).await?;
@@ -93,26 +88,45 @@ impl Ingest {
         Ok(outcome)
     }
 
-    /// Makes everything that was added visible at once. The version is the new one, or `None` where nothing
-    /// was to be done.
-    ///
-    /// # Errors
-    /// [`Error::Dataset`]; nothing is visible then.
-    pub async fn commit(mut self) -> Result<Option<u64>> {
-        if self.uploaded.is_empty() {
-            return Ok(None);
-        }
-        match self.write_logs().await {
-            Ok(version) => Ok(Some(version)),
-            Err(error) => {
-                self.abort().await;
-                Err(error)
+    /// What the data set's `known` models make of a model.
+    fn outcome(&self, encoded: &Encoded, known: &HashMap<String, Known>) -> Result<Outcome> {
+        let record = &encoded.record;
+        let Some(known) = known.get(&record.model) else { return Ok(Outcome::Added) };
+        match known.difference(record) {
+            None => Ok(Outcome::Unchanged),
+            Some(_) if self.replace => Ok(Outcome::Replaced),
+            Some(difference) => {
+                let reason = format!(
+                    "the data set has a model '{}' already, {difference}; --replace replaces it, a column 'model' in --metadata names this one otherwise",
+                    record.model
+                );
+                Err(Error::model(&record.file, "", reason))
             }
         }
     }
 
+    /// Makes everything that was added visible at once. The version is the new one, or `None` where nothing
+    /// was to be done.
+    ///
+    /// # Errors
+    /// [`Error::Dataset`]; nothing is visible then, unless the message says that this is not known.
+    pub async fn commit(mut self) -> Result<Option<u64>> {
+        if self.uploaded.is_empty() {
+            return Ok(None);
+        }
+        let committed = self.write_logs().await;
+        if committed.is_err() && !self.attempted {
+            self.abort().await;
+        }
+        committed
+    }
+
     /// Gives up: removes what was stored, as far as that is possible. What stays is garbage, never visible.
     pub async fn abort(self) {
+        self.abort_ref().await;
+    }
+
+    async fn abort_ref(&self) {
         for encoded in &self.uploaded {
             if let Ok(store) = self.store.table_store("filters")
                 && let Ok(path) = Path::parse(&encoded.path)
@@ -122,32 +136,88 @@ impl Ingest {
         }
     }
 
-    async fn write_logs(&mut self) -> Result<u64> {
+    async fn write_logs(&mut self) -> Result<Option<u64>> {
         let mut dataset = match self.dataset.take() {
             Some(dataset) => dataset,
             None => Dataset::create(self.store.clone()).await?,
         };
-        self.add_metadata_columns(&mut dataset).await?;
-        let models = models_batch(&self.uploaded, &dataset.columns("models")?);
-        let models = models.map_err(|e| failed(&self.store, "the models cannot be written", e))?;
+        self.write_models(&mut dataset).await?;
         let layers =
             layers_batch(&self.uploaded).map_err(|e| failed(&self.store, "the layers cannot be written", e))?;
-        for (table, batch) in [("models", models), ("layers", layers)] {
-            let add = self.put_table_file(table, &batch).await?;
-            let handle = if table == "models" { &mut dataset.models } else { &mut dataset.layers };
-            let appended = append(handle, vec![Action::Add(add)], &[]).await;
-            appended.map_err(|e| failed(&self.store, &format!("the commit to '{table}' failed"), e))?;
+        let add = self.put_table_file("layers", &layers).await?;
+        let appended = append(&dataset.layers, vec![Action::Add(add)], &[], RETRIES).await;
+        appended.map_err(|e| failed(&self.store, "the commit to 'layers' failed", e))?;
+        self.commit_filters(&mut dataset).await
+    }
+
+    /// Rows of `models`. Another ingest may add metadata columns at the same moment: then once more on top of them.
+    async fn write_models(&self, dataset: &mut Dataset) -> Result<()> {
+        for attempt in 1.. {
+            let written = self.try_write_models(dataset).await;
+            match written {
+                Err(Error::Dataset { .. }) if attempt < ATTEMPTS => {
+                    pause(attempt).await;
+                    dataset.refresh().await?;
+                }
+                written => return written,
+            }
         }
+        Ok(())
+    }
+
+    async fn try_write_models(&self, dataset: &mut Dataset) -> Result<()> {
+        self.add_metadata_columns(dataset).await?;
+        let models = models_batch(&self.uploaded, &dataset.columns("models")?);
+        let models = models.map_err(|e| failed(&self.store, "the models cannot be written", e))?;
+        let add = self.put_table_file("models", &models).await?;
+        let appended = append(&dataset.models, vec![Action::Add(add)], &[], RETRIES).await;
+        appended.map(drop).map_err(|e| failed(&self.store, "the commit to 'models' failed", e))
+    }
+
+    /// The commit that counts. It stands on exactly the version whose models were compared with ours; where another
+    /// ingest was faster, they are compared again: one that took in the same model leaves nothing to do for it.
+    async fn commit_filters(&mut self, dataset: &mut Dataset) -> Result<Option<u64>> {
+        for attempt in 1.. {
+            dataset.refresh().await?;
+            let known = Snapshot::read(dataset).await?.known()?;
+            let actions = self.actions(&known)?;
+            if actions.is_empty() {
+                self.abort_ref().await;
+                return Ok(None);
+            }
+            self.attempted = true;
+            match append(&dataset.filters, actions, &PARTITION_KEYS, 0).await {
+                Ok(version) => return Ok(Some(version)),
+                Err(error) if attempt < ATTEMPTS && is_overtaken(&error) => {
+                    self.attempted = false;
+                    pause(attempt).await;
+                }
+                Err(error) => {
+                    let what = "the commit failed, and whether it is in the log is not known (it is safe to run again)";
+                    return Err(failed(&self.store, what, error));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Adds of our models, removes of those whose place they take.
+    fn actions(&self, known: &HashMap<String, Known>) -> Result<Vec<Action>> {
         let now = Utc::now().timestamp_millis();
-        let adds = self
-            .uploaded
-            .iter()
-            .map(|encoded| Action::Add(add(&encoded.path, encoded.size, now, encoded.keys(), encoded.stats.clone())));
-        let removes = self.replaced.iter().map(|file| Action::Remove(remove(file, now)));
-        let actions = adds.chain(removes).collect();
-        let appended = append(&mut dataset.filters, actions, &PARTITION_KEYS).await;
-        appended.map_err(|e| failed(&self.store, "the commit failed", e))?;
-        Ok(dataset.version())
+        let mut actions = Vec::new();
+        for encoded in &self.uploaded {
+            match self.outcome(encoded, known)? {
+                Outcome::Unchanged => continue,
+                Outcome::Added => {}
+                Outcome::Replaced => {
+                    let files = known.get(&encoded.record.model).map(|known| known.files.as_slice());
+                    actions.extend(files.unwrap_or_default().iter().map(|file| Action::Remove(remove(file, now))));
+                }
+            }
+            let keys = encoded.keys();
+            actions.push(Action::Add(add(&encoded.path, encoded.size, now, keys, encoded.stats.clone())));
+        }
+        Ok(actions)
     }
 
     async fn put(&self, table: &str, path: &str, bytes: bytes::Bytes) -> Result<()> {
@@ -215,20 +285,40 @@ fn remove(file: &DataFile, now: i64) -> Remove {
     }
 }
 
+/// Commits to a table's log; its version. No hooks: what fails after the commit (a checkpoint, say) must not look as if the
+/// commit had failed.
 async fn append(
-    table: &mut DeltaTable,
+    table: &DeltaTable,
     actions: Vec<Action>,
     partition_by: &[&str],
-) -> deltalake_core::DeltaResult<()> {
+    retries: usize,
+) -> deltalake_core::DeltaResult<u64> {
     let operation = DeltaOperation::Write {
         mode: SaveMode::Append,
         partition_by: (!partition_by.is_empty()).then(|| partition_by.iter().map(|key| key.to_string()).collect()),
         predicate: None,
     };
     let state = table.snapshot()?.snapshot().clone();
-    CommitBuilder::from(CommitProperties::default())
-        .with_actions(actions)
-        .build(Some(&state), table.log_store(), operation)
-        .await?;
-    table.update_state().await
+    let commit = CommitBuilder::default().with_actions(actions).with_max_retries(retries);
+    let prepared = commit.build(Some(&state), table.log_store(), operation).into_prepared_commit_future().await?;
+    Ok(prepared.await?.version)
+}
+
+/// Whether another commit came first: ours is not in the log.
+fn is_overtaken(error: &DeltaTableError) -> bool {
+    matches!(
+        error,
+        DeltaTableError::VersionAlreadyExists(_)
+            | DeltaTableError::Transaction {
+                source: TransactionError::VersionAlreadyExists(_)
+                    | TransactionError::MaxCommitAttempts(_)
+                    | TransactionError::CommitConflict(_)
+            }
+    )
+}
+
+/// Waits before another attempt, longer each time and not in step with others.
+async fn pause(attempt: u32) {
+    let jitter = u64::from(Uuid::new_v4().as_bytes()[0]);
+    tokio::time::sleep(Duration::from_millis((u64::from(attempt) * 20 + jitter).min(1000))).await;
 }

@@ -79,7 +79,7 @@ impl FileTable {
 
     fn pushdown(&self, filter: &Expr) -> TableProviderFilterPushDown {
         let columns = filter.column_refs();
-        if columns.iter().all(|column| self.is_constant(&column.name)) {
+        if !columns.is_empty() && columns.iter().all(|column| self.is_constant(&column.name)) {
             TableProviderFilterPushDown::Exact
         } else {
             TableProviderFilterPushDown::Inexact

@@ -120,15 +120,15 @@ impl Snapshot {
 
     /// The models by name.
     pub(super) fn known(&self) -> Result<HashMap<String, Known>> {
-        let mut known = HashMap::new();
+        let mut known: HashMap<String, Known> = HashMap::new();
         for (id, row) in self.rows_by_data_id() {
             let name = self.text("model", row).unwrap_or_default().to_owned();
-            let files = self.filters.iter().filter(|file| data_id(&file.path) == id).cloned().collect();
+            let files = self.filters.iter().filter(|file| data_id(&file.path) == id).cloned();
             let text_columns = self.models.schema_ref().fields().iter().filter(|f| *f.data_type() == DataType::Utf8);
             let columns = text_columns
                 .map(|field| (field.name().clone(), self.text(field.name(), row).map(str::to_owned)))
                 .collect();
-            known.insert(name, Known { files, columns });
+            known.entry(name).or_insert(Known { files: Vec::new(), columns }).files.extend(files);
         }
         Ok(known)
     }

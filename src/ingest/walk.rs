@@ -49,13 +49,18 @@ fn folder(root: &Path, files: &mut Vec<PathBuf>, skipped: &mut Vec<Skipped>) -> 
         })?;
         let path = entry.path();
         if entry.path_is_symlink() {
-            // A link to a file inside leads to what is found anyway.
-            let leads_out = std::fs::canonicalize(path).is_ok_and(|target| !target.starts_with(&inside));
-            if leads_out && known_ending(path) {
-                skipped.push(Skipped {
+            let Ok(target) = std::fs::canonicalize(path) else { continue };
+            match target.strip_prefix(&inside) {
+                Err(_) if known_ending(path) => skipped.push(Skipped {
                     name: path.display().to_string(),
                     reason: "a symbolic link out of the folder".into(),
-                });
+                }),
+                // Caches keep the files in a hidden folder and link to them.
+                Ok(below) if below.iter().any(hidden) && target.is_file() && known_ending(path) => {
+                    files.push(path.to_path_buf());
+                }
+                // What it leads to is found anyway, or is no model.
+                _ => {}
             }
         } else if entry.file_type().is_file() && (known_ending(path) || shows_signature(path)) {
             files.push(path.to_path_buf());

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::ops::Range;
-use std::path::Path as FilePath;
+use std::path::{Path as FilePath, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +12,7 @@ use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult, Result,
+    PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
 /// [`LocalFileSystem`], which never syncs, with an fsync of the file and of the folders above it after each put.
@@ -29,11 +29,38 @@ impl fmt::Display for Durable {
 
 impl Durable {
     async fn sync(&self, location: &Path) -> Result<()> {
-        let path = self.inner.path_to_filesystem(location)?;
-        let synced = tokio::task::spawn_blocking(move || sync(&path)).await;
-        synced
-            .unwrap_or_else(|e| Err(std::io::Error::other(e)))
-            .map_err(|source| object_store::Error::Generic { store: "local", source: Box::new(source) })
+        sync_blocking(self.inner.path_to_filesystem(location)?).await
+    }
+}
+
+async fn sync_blocking(path: PathBuf) -> Result<()> {
+    let synced = tokio::task::spawn_blocking(move || sync(&path)).await;
+    synced
+        .unwrap_or_else(|e| Err(std::io::Error::other(e)))
+        .map_err(|source| object_store::Error::Generic { store: "local", source: Box::new(source) })
+}
+
+/// A file that comes in parts; it counts when it is complete and synced.
+#[derive(Debug)]
+struct Upload {
+    inner: Box<dyn MultipartUpload>,
+    path: PathBuf,
+}
+
+#[async_trait]
+impl MultipartUpload for Upload {
+    fn put_part(&mut self, data: PutPayload) -> UploadPart {
+        self.inner.put_part(data)
+    }
+
+    async fn complete(&mut self) -> Result<PutResult> {
+        let result = self.inner.complete().await?;
+        sync_blocking(self.path.clone()).await?;
+        Ok(result)
+    }
+
+    async fn abort(&mut self) -> Result<()> {
+        self.inner.abort().await
     }
 }
 
@@ -61,13 +88,9 @@ impl ObjectStore for Durable {
         Ok(result)
     }
 
-    async fn put_multipart_opts(
-        &self,
-        _location: &Path,
-        _opts: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
-        // Nothing here writes in parts, and an upload that is not synced must not slip in unseen.
-        Err(object_store::Error::NotSupported { source: "local files are written whole".into() })
+    async fn put_multipart_opts(&self, location: &Path, opts: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
+        let inner = self.inner.put_multipart_opts(location, opts).await?;
+        Ok(Box::new(Upload { inner, path: self.inner.path_to_filesystem(location)? }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {

@@ -188,6 +188,65 @@ fn non_finite_weights_are_counted_and_strict_refuses_them() {
 }
 
 #[test]
+fn the_same_model_by_three_processes_is_stored_once() {
+    let (_folder, db) = scratch();
+    let pnet = model("facenet-pytorch/pnet.pt");
+    for round in 1..=3 {
+        let more = ["--task", &format!("round {round}"), "--replace"].map(str::to_owned);
+        let children: Vec<_> = (0..3)
+            .map(|_| {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_filterdb"));
+                command.arg("ingest").arg(&db).arg(&pnet).args(&more).stdout(Stdio::null()).spawn().unwrap()
+            })
+            .collect();
+        for mut child in children {
+            assert!(child.wait().unwrap().success(), "round {round}");
+        }
+        let rows = query(&db, "SELECT task, count(*) AS n FROM filters GROUP BY task");
+        assert_eq!(rows, serde_json::json!([{"task": format!("round {round}"), "n": 702}]));
+        assert_eq!(query(&db, "SELECT count(*) AS n FROM models")[0]["n"], 1);
+    }
+}
+
+#[test]
+fn a_replacement_that_cannot_be_stored_removes_nothing() {
+    let (folder, db) = scratch();
+    let pnet = model("facenet-pytorch/pnet.pt");
+    assert!(ingest(&db, &[&pnet], &["--task", "a"]).status.success());
+    // Where the folder of the new key would be, a file is in the way.
+    std::fs::write(Path::new(&db).join("filters/task=b"), "").unwrap();
+    let output =
+        ingest(&db, &[&pnet, &model("facenet-pytorch/rnet.pt")], &["--task", "b", "--replace", "--keep-going"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        query(&db, "SELECT task, count(*) AS n FROM filters GROUP BY ALL"),
+        serde_json::json!([{"task": "a", "n": 702}])
+    );
+    drop(folder);
+}
+
+#[test]
+fn an_output_file_holds_one_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("two.csv");
+    let output = filterdb(["query", dataset(), "SELECT 1 AS a; SELECT 2 AS b", "-o", file.to_str().unwrap()]);
+    assert_refused(&output, 2, &["one result"]);
+}
+
+#[test]
+fn a_cache_of_links_to_hidden_files_is_taken_in() {
+    let (folder, db) = scratch();
+    let cache = folder.path().join("cache");
+    std::fs::create_dir_all(cache.join(".blobs")).unwrap();
+    std::fs::copy(model("facenet-pytorch/pnet.pt"), cache.join(".blobs/0123")).unwrap();
+    std::os::unix::fs::symlink(".blobs/0123", cache.join("net.pt")).unwrap();
+    std::os::unix::fs::symlink(model("facenet-pytorch/rnet.pt"), cache.join("outside.pt")).unwrap();
+    let output = ingest(&db, &[&cache], &[]);
+    assert!(stdout(&output).contains("1 model, 3 layers, 702 filters"), "{}", stdout(&output));
+    assert!(stderr(&output).contains("outside.pt was passed over"), "{}", stderr(&output));
+}
+
+#[test]
 fn wrong_usage_is_told_from_failure() {
     let (folder, db) = scratch();
     let output = filterdb(["nonsense"]);

@@ -18,6 +18,9 @@ use crate::error::{Error, Result};
 /// What a thread may use of its stack: plans of nested expressions recurse deeply.
 const STACK: usize = 32 << 20;
 
+/// Threads beside one a core: a plan may keep every core busy for long without a pause, and Ctrl-C must be heard.
+const SPARE: usize = 2;
+
 /// A columnar database of trained convolution filters.
 ///
 /// Model files go in, partitioned Parquet comes out, and any comparison of meta-groups is one SQL query.
@@ -39,7 +42,12 @@ enum Command {
 /// Runs the command line of this process: 0 for success, 1 for an error, 2 for wrong usage, 130 for Ctrl-C.
 pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK).build();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK)
+        .worker_threads(cores + SPARE)
+        .build();
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(e) => return fail(&Error::io("tokio runtime", e)),

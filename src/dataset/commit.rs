@@ -123,10 +123,10 @@ impl Ingest {
 
     /// Gives up: removes what was stored, as far as that is possible. What stays is garbage, never visible.
     pub async fn abort(self) {
-        self.abort_ref().await;
+        self.discard().await;
     }
 
-    async fn abort_ref(&self) {
+    async fn discard(&self) {
         for encoded in &self.uploaded {
             if let Ok(store) = self.store.table_store("filters")
                 && let Ok(path) = Path::parse(&encoded.path)
@@ -182,7 +182,7 @@ impl Ingest {
             let known = Snapshot::read(dataset).await?.known()?;
             let actions = self.actions(&known)?;
             if actions.is_empty() {
-                self.abort_ref().await;
+                self.discard().await;
                 return Ok(None);
             }
             self.attempted = true;

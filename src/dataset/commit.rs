@@ -4,7 +4,6 @@
 //! last step makes anything visible, since readers pass over rows whose files `filters` does not hold.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{FieldRef, Schema};
@@ -22,13 +21,16 @@ use uuid::Uuid;
 use super::encode::{Encoded, table_file};
 use super::rows::{layers_batch, models_batch};
 use super::snapshot::{Known, Snapshot};
-use super::tables::{DataFile, Dataset, delta_schema, failed};
+use super::tables::{DataFile, Dataset, delta_schema, failed, pause};
 use crate::error::{Error, Result};
 use crate::schema::{self, PARTITION_KEYS};
 use crate::store::Store;
 
 /// How often a commit that others overtook is tried again.
 const ATTEMPTS: u32 = 50;
+
+/// How often anything else that failed is tried again: what fails for good should say so soon.
+const TABLE_ATTEMPTS: u32 = 6;
 
 /// The same for commits that do not look at what others did: delta-rs tries these again by itself.
 const RETRIES: usize = 50;
@@ -141,64 +143,88 @@ impl Ingest {
             Some(dataset) => dataset,
             None => Dataset::create(self.store.clone()).await?,
         };
-        self.write_models(&mut dataset).await?;
-        let layers =
-            layers_batch(&self.uploaded).map_err(|e| failed(&self.store, "the layers cannot be written", e))?;
-        let add = self.put_table_file("layers", &layers).await?;
-        let appended = append(&dataset.layers, vec![Action::Add(add)], &[], RETRIES).await;
-        appended.map_err(|e| failed(&self.store, "the commit to 'layers' failed", e))?;
+        self.write_table(&mut dataset, "models").await?;
+        self.write_table(&mut dataset, "layers").await?;
         self.commit_filters(&mut dataset).await
     }
 
-    /// Rows of `models`. Another ingest may add metadata columns at the same moment: then once more on top of them.
-    async fn write_models(&self, dataset: &mut Dataset) -> Result<()> {
-        for attempt in 1.. {
-            let written = self.try_write_models(dataset).await;
-            match written {
-                Err(Error::Dataset { .. }) if attempt < ATTEMPTS => {
-                    pause(attempt).await;
-                    dataset.refresh().await?;
-                }
-                written => return written,
+    /// Rows of `models` or `layers`. After an error the log is read again: it may hold our file all the same, or another
+    /// ingest may have added metadata columns at the same moment, and the rows are written once more on top of them.
+    async fn write_table(&self, dataset: &mut Dataset, table: &str) -> Result<()> {
+        let mut attempt = 1;
+        loop {
+            let mut path = None;
+            let Err(error) = self.try_write_table(dataset, table, &mut path).await else { return Ok(()) };
+            if attempt >= TABLE_ATTEMPTS {
+                return Err(error);
+            }
+            pause(attempt).await;
+            attempt += 1;
+            let refreshed = dataset.refresh().await.is_ok();
+            if refreshed && dataset.files(table)?.iter().any(|file| Some(&file.path) == path.as_ref()) {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    async fn try_write_models(&self, dataset: &mut Dataset) -> Result<()> {
-        self.add_metadata_columns(dataset).await?;
-        let models = models_batch(&self.uploaded, &dataset.columns("models")?);
-        let models = models.map_err(|e| failed(&self.store, "the models cannot be written", e))?;
-        let add = self.put_table_file("models", &models).await?;
-        let appended = append(&dataset.models, vec![Action::Add(add)], &[], RETRIES).await;
-        appended.map(drop).map_err(|e| failed(&self.store, "the commit to 'models' failed", e))
+    /// One attempt; `path` is the file that it tried to commit.
+    async fn try_write_table(&self, dataset: &mut Dataset, table: &str, path: &mut Option<String>) -> Result<()> {
+        let batch = if table == "models" {
+            self.add_metadata_columns(dataset).await?;
+            models_batch(&self.uploaded, &dataset.columns("models")?)
+        } else {
+            layers_batch(&self.uploaded)
+        };
+        let batch = batch.map_err(|e| failed(&self.store, &format!("'{table}' cannot be written"), e))?;
+        let add = self.put_table_file(table, &batch).await?;
+        *path = Some(add.path.clone());
+        let handle = if table == "models" { &dataset.models } else { &dataset.layers };
+        let appended = append(handle, vec![Action::Add(add)], &[], RETRIES).await;
+        appended.map(drop).map_err(|e| failed(&self.store, &format!("the commit to '{table}' failed"), e))
     }
 
     /// The commit that counts. It stands on exactly the version whose models were compared with ours; where another
-    /// ingest was faster, they are compared again: one that took in the same model leaves nothing to do for it.
+    /// ingest was faster, they are compared again: one that took in the same model leaves nothing to do for it. After any
+    /// other error the log is read again, which tells whether the commit is in it.
     async fn commit_filters(&mut self, dataset: &mut Dataset) -> Result<Option<u64>> {
-        for attempt in 1.. {
-            dataset.refresh().await?;
-            let known = Snapshot::read(dataset).await?.known()?;
-            let actions = self.actions(&known)?;
-            if actions.is_empty() {
-                self.discard().await;
-                return Ok(None);
+        let mut attempt = 1;
+        loop {
+            match self.try_commit_filters(dataset).await {
+                Err((_, again)) if attempt < again => pause(attempt).await,
+                Err((error, _)) => return Err(error),
+                Ok(version) => return Ok(version),
             }
-            self.attempted = true;
-            match append(&dataset.filters, actions, &PARTITION_KEYS, 0).await {
-                Ok(version) => return Ok(Some(version)),
-                Err(error) if attempt < ATTEMPTS && is_overtaken(&error) => {
-                    self.attempted = false;
-                    pause(attempt).await;
-                }
-                Err(error) => {
-                    let what = "the commit failed, and whether it is in the log is not known (it is safe to run again)";
-                    return Err(failed(&self.store, what, error));
-                }
+            attempt += 1;
+        }
+    }
+
+    /// One attempt; an error comes with the number of attempts that it is worth.
+    async fn try_commit_filters(&mut self, dataset: &mut Dataset) -> Result<Option<u64>, (Error, u32)> {
+        dataset.refresh().await.map_err(|e| (e, TABLE_ATTEMPTS))?;
+        let snapshot = Snapshot::read(dataset).await.map_err(|e| (e, TABLE_ATTEMPTS))?;
+        if self.attempted && self.uploaded.iter().any(|encoded| snapshot.holds(&encoded.data_id)) {
+            return Ok(Some(snapshot.version));
+        }
+        let known = snapshot.known().map_err(|e| (e, 0))?;
+        let actions = self.actions(&known).map_err(|e| (e, 0))?;
+        if actions.is_empty() {
+            if !self.attempted {
+                self.discard().await;
+            }
+            return Ok(None);
+        }
+        let before = std::mem::replace(&mut self.attempted, true);
+        match append(&dataset.filters, actions, &PARTITION_KEYS, 0).await {
+            Ok(version) => Ok(Some(version)),
+            Err(error) if is_overtaken(&error) => {
+                self.attempted = before;
+                Err((failed(&self.store, "the commit was overtaken by others too often", error), ATTEMPTS))
+            }
+            Err(error) => {
+                let what = "the commit failed, and whether it is in the log is not known (it is safe to run again)";
+                Err((failed(&self.store, what, error), TABLE_ATTEMPTS))
             }
         }
-        Ok(None)
     }
 
     /// Adds of our models, removes of those whose place they take.
@@ -315,10 +341,4 @@ fn is_overtaken(error: &DeltaTableError) -> bool {
                     | TransactionError::CommitConflict(_)
             }
     )
-}
-
-/// Waits before another attempt, longer each time and not in step with others.
-async fn pause(attempt: u32) {
-    let jitter = u64::from(Uuid::new_v4().as_bytes()[0]);
-    tokio::time::sleep(Duration::from_millis((u64::from(attempt) * 20 + jitter).min(1000))).await;
 }

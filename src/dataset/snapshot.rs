@@ -106,6 +106,11 @@ impl Snapshot {
         fields.map(|field| field.name().clone()).filter(|name| own.field_with_name(name).is_err()).collect()
     }
 
+    /// Whether `filters` holds files of this model.
+    pub(super) fn holds(&self, id: &str) -> bool {
+        self.filters.iter().any(|file| data_id(&file.path) == id)
+    }
+
     /// The row of `models` of each file in `filters`.
     pub(super) fn rows_by_data_id(&self) -> HashMap<&str, usize> {
         let ids = self.models.column_by_name(DATA_ID).and_then(|ids| ids.as_string_opt::<i32>());

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use deltalake_core::DeltaTable;
@@ -12,6 +13,7 @@ use deltalake_core::logstore::{StorageConfig, default_logstore};
 use deltalake_core::operations::create::CreateBuilder;
 use deltalake_core::protocol::SaveMode;
 use object_store::path::Path;
+use uuid::Uuid;
 
 use crate::error::{Error, Result};
 use crate::schema::{self, PARTITION_KEYS};
@@ -96,7 +98,7 @@ impl Dataset {
         let mut tables = Vec::with_capacity(TABLES.len());
         // `filters` last: a data set exists from the moment at which its commit point does.
         for table in TABLES.iter().rev() {
-            tables.insert(0, create(&store, table).await?);
+            tables.insert(0, create_or_open(&store, table).await?);
         }
         Self::assemble(store, tables)
     }
@@ -171,6 +173,9 @@ impl Dataset {
     }
 }
 
+/// How often the creation of a table is tried: a store that refuses it for good should say so soon.
+const CREATE_ATTEMPTS: u32 = 6;
+
 /// The tables, the commit point first.
 const TABLES: [&str; 3] = ["filters", "models", "layers"];
 
@@ -188,6 +193,19 @@ fn handle(store: &Store, table: &str) -> Result<DeltaTable> {
         &StorageConfig::default(),
     );
     Ok(DeltaTable::new(log))
+}
+
+/// Creates a table. Where another process does so at the same moment, one of the two fails somewhere in between, and
+/// finds the table there a moment later.
+async fn create_or_open(store: &Store, table: &str) -> Result<DeltaTable> {
+    let mut attempt = 1;
+    loop {
+        match create(store, table).await {
+            Err(_) if attempt < CREATE_ATTEMPTS => pause(attempt).await,
+            created => return created,
+        }
+        attempt += 1;
+    }
 }
 
 async fn create(store: &Store, table: &str) -> Result<DeltaTable> {
@@ -251,4 +269,10 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     Error::Dataset { dataset: store.name().into(), reason: format!("{what}: {source}"), source: Some(Box::new(source)) }
+}
+
+/// Waits before another attempt, longer each time and not in step with others.
+pub(super) async fn pause(attempt: u32) {
+    let jitter = u64::from(Uuid::new_v4().as_bytes()[0]);
+    tokio::time::sleep(Duration::from_millis((u64::from(attempt) * 20 + jitter).min(1000))).await;
 }

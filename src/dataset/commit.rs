@@ -32,7 +32,7 @@ const ATTEMPTS: u32 = 50;
 /// How often anything else that failed is tried again: what fails for good should say so soon.
 const TABLE_ATTEMPTS: u32 = 6;
 
-/// The same for commits that do not look at what others did: delta-rs tries these again by itself.
+/// As [`ATTEMPTS`], for commits that do not look at what others did: delta-rs tries these again by itself.
 const RETRIES: usize = 50;
 
 /// What an ingest does with a model.

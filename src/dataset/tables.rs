@@ -1,7 +1,6 @@
 //! The Delta tables of a data set: created, opened, and what files their logs hold.
 
 use std::collections::HashMap;
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -226,20 +225,9 @@ async fn create(store: &Store, table: &str) -> Result<DeltaTable> {
         // Another process may create it at the same moment.
         .with_save_mode(SaveMode::Ignore)
         .with_raise_if_key_not_exists(false)
-        .with_configuration_property_raw(FORMAT_PROPERTY, schema::FORMAT_VERSION)
+        .with_configuration([(FORMAT_PROPERTY.to_owned(), Some(schema::FORMAT_VERSION.to_string()))])
         .await
         .map_err(|e| failed(store, &format!("the table '{table}' cannot be created"), e))
-}
-
-/// [`CreateBuilder`] with a property of our own.
-trait WithProperty {
-    fn with_configuration_property_raw(self, key: &str, value: impl Display) -> Self;
-}
-
-impl WithProperty for CreateBuilder {
-    fn with_configuration_property_raw(self, key: &str, value: impl Display) -> Self {
-        self.with_configuration([(key.to_owned(), Some(value.to_string()))])
-    }
 }
 
 /// Arrow fields as Delta's.
